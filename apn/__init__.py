@@ -1,0 +1,42 @@
+"""Tell AI-generated images from photographs with the Artifact Purification Network.
+
+`load` opens the detector; `load_model` opens the network (needs the extra `torch`). Names are imported when first used,
+so that `import apn` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from apn.version import __version__
+
+if TYPE_CHECKING:
+    from apn.checkpoint import load_model as load_model
+    from apn.detection import Delivery as Delivery
+    from apn.detection import Detection as Detection
+    from apn.detection import Tile as Tile
+    from apn.detector import Detector as Detector
+    from apn.detector import load as load
+    from apn.image import ImageError as ImageError
+    from apn.image import load_image as load_image
+
+_HOMES = {
+    "Delivery": "apn.detection",
+    "Detection": "apn.detection",
+    "Detector": "apn.detector",
+    "ImageError": "apn.image",
+    "Tile": "apn.detection",
+    "load": "apn.detector",
+    "load_image": "apn.image",
+    "load_model": "apn.checkpoint",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'apn' has no attribute {name!r}: expected one of {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,182 @@
+"""From logit to probability to verdict: fitted on held-out data, saved beside the weights.
+
+Applying a calibration needs numpy alone; fitting one needs scikit-learn (extra `evaluate`).
+Dimensions: N images. Labels: 0 real, 1 generated.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from apn.detection import Verdict
+
+FILE = "calibration.json"
+Method = Literal["none", "temperature", "isotonic"]
+ECE_BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """probability = sigmoid(logit / temperature), or a step-wise linear map through (knots_logit, knots_probability).
+
+    real_below, generated_from: the verdict is `real` under the first, `generated` from the second on, else `unsure`.
+    target_fpr, target_fnr: the share of real images called generated, and of generated ones called real, that the
+    thresholds were chosen for on held-out images. ece: expected calibration error, cross-fitted, None if unknown.
+    """
+
+    method: Method = "none"
+    temperature: float = 1.0
+    knots_logit: tuple[float, ...] = ()
+    knots_probability: tuple[float, ...] = ()
+    real_below: float = 0.5
+    generated_from: float = 0.5
+    target_fpr: float | None = None
+    target_fnr: float | None = None
+    ece: float | None = None
+    real_images: int = 0
+    generated_images: int = 0
+    fitted_on: str = "nothing: softmax of the logits, verdict at 0.5"
+
+    def probability(self, logit: float) -> float:
+        """Calibrated probability of generated, in [0, 1]; finite for any finite logit."""
+        if self.method == "isotonic":
+            return float(np.interp(logit, self.knots_logit, self.knots_probability))
+        return sigmoid(logit / self.temperature)
+
+    def verdict(self, probability: float) -> Verdict:
+        if probability >= self.generated_from:
+            return "generated"
+        return "real" if probability < self.real_below else "unsure"
+
+    def describe(self) -> dict[str, Any]:
+        """For people and programs that ask what a score is worth; without the map's knots."""
+        facts = asdict(self)
+        del facts["knots_logit"], facts["knots_probability"]
+        return facts
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-logit)) without overflow."""
+    if logit >= 0:
+        return 1 / (1 + math.exp(-logit))
+    odds = math.exp(logit)
+    return odds / (1 + odds)
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """The calibration of a weights folder or a file; softmax and 0.5 where the folder has none.
+
+    Raises ValueError that names the file and what is wrong with it.
+    """
+    path = folder / FILE if folder.is_dir() else folder
+    if not path.exists() and folder.is_dir():
+        return Calibration()
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        calibration = Calibration(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a calibration: expected JSON as `apn calibrate` writes it ({error})") from error
+    if not 0 <= calibration.real_below <= calibration.generated_from <= 1 or calibration.temperature <= 0:
+        raise ValueError(f"{path}: expected 0 <= real_below <= generated_from <= 1 and temperature > 0, found {values}")
+    return calibration
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    path.write_text(json.dumps(asdict(calibration), indent=2) + "\n", encoding="utf-8")
+
+
+def fit_calibration(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    method: Method = "temperature",
+    target_fpr: float = 0.05,
+    target_fnr: float = 0.05,
+    fitted_on: str,
+) -> Calibration:
+    """Fits the map and the thresholds to logits (N,) and labels (N,) of held-out images.
+
+    The thresholds are conformal quantiles: for a new real image like the held-out ones, the chance to reach
+    `generated_from` is at most target_fpr, whatever the detector (Vovk et al. 2005; Angelopoulos & Bates 2023).
+    Where the two thresholds cross, which a good detector's do, both become the upper one's place: no unsure band.
+    Raises ValueError for fewer than 20 images of a class or target rates outside (0, 1).
+    """
+    logits, labels = np.asarray(logits, float), np.asarray(labels, int)
+    real, generated = logits[labels == 0], logits[labels == 1]
+    if min(len(real), len(generated)) < 20:
+        raise ValueError(
+            f"expected at least 20 real and 20 generated images to calibrate on, found {len(real)} and {len(generated)}"
+        )
+    for name, rate in {"target_fpr": target_fpr, "target_fnr": target_fnr}.items():
+        if not 0 < rate < 1:
+            raise ValueError(f"expected {name} between 0 and 1, found {rate}")
+    fitted = _fit_map(logits, labels, method)
+    # `generated` from just above the highest held-out real logit that may still be called real.
+    upper = np.nextafter(conformal_quantile(real, 1 - target_fpr), np.inf)
+    lower = -conformal_quantile(-generated, 1 - target_fnr)
+    generated_from = min(fitted.probability(upper), 1.0) if np.isfinite(upper) else 1.0
+    real_below = min(fitted.probability(lower), generated_from) if np.isfinite(lower) else 0.0
+    return Calibration(
+        method=method,
+        temperature=fitted.temperature,
+        knots_logit=fitted.knots_logit,
+        knots_probability=fitted.knots_probability,
+        real_below=real_below,
+        generated_from=generated_from,
+        target_fpr=target_fpr,
+        target_fnr=target_fnr,
+        ece=_cross_fitted_ece(logits, labels, method),
+        real_images=len(real),
+        generated_images=len(generated),
+        fitted_on=fitted_on,
+    )
+
+
+def conformal_quantile(values: np.ndarray, level: float) -> float:
+    """The ceil((N + 1) level)-th smallest of N values; infinite where N is too small to promise `level`."""
+    rank = math.ceil((len(values) + 1) * level - 1e-9)
+    return float(np.sort(values)[rank - 1]) if rank <= len(values) else math.inf
+
+
+def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = ECE_BINS) -> float:
+    """Mean over equal-width bins, weighted by their images, of |share generated - mean probability| (Guo et al. 2017)."""
+    probabilities, labels = np.asarray(probabilities, float), np.asarray(labels, float)
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, labels - probabilities, bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def _fit_map(logits: np.ndarray, labels: np.ndarray, method: Method) -> Calibration:
+    try:
+        from sklearn.isotonic import IsotonicRegression
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise ValueError("fitting a calibration needs scikit-learn: pip install 'apn[evaluate]'") from error
+    weight = np.where(labels == 1, 0.5 / (labels == 1).mean(), 0.5 / (labels == 0).mean())  # as if half were real
+    if method == "isotonic":
+        curve = IsotonicRegression(y_min=1e-3, y_max=1 - 1e-3, out_of_bounds="clip").fit(logits, labels, weight)
+        return Calibration(
+            method=method, knots_logit=tuple(curve.X_thresholds_), knots_probability=tuple(curve.y_thresholds_)
+        )
+    if method == "none":
+        return Calibration()
+    slope = LogisticRegression(C=np.inf, fit_intercept=False).fit(logits[:, None], labels, weight).coef_[0, 0]
+    if slope <= 0:
+        raise ValueError("the logits rank real images above generated ones, so no temperature fits: wrong labels?")
+    return Calibration(method=method, temperature=float(1 / slope))
+
+
+def _cross_fitted_ece(logits: np.ndarray, labels: np.ndarray, method: Method, folds: int = 5) -> float:
+    """ECE of every image under a map fitted without it, classes weighted as they come."""
+    from sklearn.model_selection import StratifiedKFold
+
+    probabilities = np.empty(len(logits))
+    for fit, test in StratifiedKFold(folds, shuffle=True, random_state=0).split(logits, labels):
+        curve = _fit_map(logits[fit], labels[fit], method)
+        probabilities[test] = [curve.probability(logit) for logit in logits[test]]
+    return expected_calibration_error(probabilities, labels)

@@ -1,0 +1,94 @@
+"""A checkpoint is a folder: model.safetensors, config.json, training.json and, for resuming, state.pt.
+
+Nothing in it can run code when read: safetensors, JSON, and a torch file read with `weights_only=True`.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from apn.config import Config, read_config
+from apn.models.apn import APN
+
+WEIGHTS, CONFIG, TRAINING, STATE = "model.safetensors", "config.json", "training.json", "state.pt"
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, config: Config, training: dict[str, Any], state: dict[str, Any] | None = None
+) -> None:
+    """Writes the folder whole or not at all: an interrupted save leaves the previous checkpoint in place.
+
+    training: JSON facts about how the weights came to be (step, metrics, data). state: what resuming needs.
+    """
+    unfinished, previous = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("unfinished", "previous"))
+    for leftover in (unfinished, previous):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, unfinished / WEIGHTS)
+    (unfinished / CONFIG).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    training = {**training, "sha256": sha256(unfinished / WEIGHTS)}
+    (unfinished / TRAINING).write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
+    if state is not None:
+        torch.save(state, unfinished / STATE)
+    if folder.exists():
+        folder.rename(previous)
+    unfinished.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> APN:
+    """The model of a checkpoint folder, in evaluation mode. Call it on float RGB (B, 3, H, W) in [0, 1].
+
+    Raises ValueError that names the file and what is missing or does not fit.
+    """
+    folder = Path(folder)
+    config = read_checkpoint_config(folder)
+    offline = config.model.model_copy(update={"pretrained": False, "pretrained_irrelevant": False})
+    model = APN(offline)
+    load_weights(model, folder)
+    return model.to(device).eval()
+
+
+def read_checkpoint_config(folder: Path) -> Config:
+    """The settings that a checkpoint was trained with."""
+    if not (folder / CONFIG).is_file():
+        found = ", ".join(sorted(path.name for path in folder.glob("*"))[:5]) or "nothing"
+        raise ValueError(f"no checkpoint in {folder}: expected {WEIGHTS} and {CONFIG}, found {found}")
+    return read_config(folder / CONFIG)
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Fills `model` from the folder's safetensors; every missing, unexpected or mis-shaped tensor is named."""
+    try:
+        weights: dict[str, Tensor] = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot read {folder / WEIGHTS}: {error}") from error
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{folder / WEIGHTS} does not fit its {CONFIG}: {error}") from error
+
+
+def read_training(folder: Path) -> dict[str, Any]:
+    """The facts beside the weights: step, metrics, data, sha256."""
+    return json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """What `save_checkpoint` was given to resume from. Raises ValueError where the checkpoint is for inference only."""
+    if not (folder / STATE).is_file():
+        raise ValueError(f"cannot resume from {folder}: expected {STATE} beside the weights, as `apn train` saves it")
+    return torch.load(folder / STATE, map_location="cpu", weights_only=True)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

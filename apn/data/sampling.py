@@ -1,0 +1,111 @@
+"""Which images make up the batch of a step: a pure function of (seed, stream, step), so a resumed run is the same run.
+
+All draws of a run are numbered: slot k of the run is slot k - n * batch_size of step n. The slots deal out the classes
+in turn, a class deals out its origins (generators, or real sources) in shuffled rounds, and an origin deals out its
+images in shuffled passes, so that nothing comes twice before everything came once. Nothing is stored in between.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from apn.data.samples import Sample, require_both_classes
+from apn.data.splits import stratum
+
+Balance = Literal["none", "class", "generator"]
+
+# What a random number is for; keeps the streams of numbers apart (see _rng).
+_AUGMENTATION, _ORIGINS, _IMAGES = range(3)
+
+
+class Draw(NamedTuple):
+    """One element of a batch."""
+
+    index: int  # type: ignore[assignment]  # into the samples (hides tuple.index, which nobody asks of a draw)
+    seed: int  # drives every random choice of this draw's transform; in [0, 2 ** 63)
+
+
+class BalancedBatches(Sampler[list[Draw]]):
+    """A batch sampler: yields the draws of steps `start` .. `steps` - 1, and the same ones each time it is iterated.
+
+    `batch_size` counts the batch over all `world_size` processes; each rank yields its own consecutive part of it.
+    `stream` tells apart batches of the same run that serve different ends (an APN step, a CLUB step).
+    `balance`: "generator" half real and half generated, evenly over real sources and over generators;
+    "class" half and half; "none" every sample equally often.
+    ValueError for sizes that do not fit, or if a class has no sample (except with "none").
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        batch_size: int,
+        steps: int,
+        *,
+        seed: int,
+        stream: int = 0,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        balance: Balance = "generator",
+    ) -> None:
+        if batch_size < 1 or batch_size % world_size:
+            raise ValueError(f"expected a batch size divisible by {world_size} processes, found {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"expected a rank from 0 to {world_size - 1}, found {rank}")
+        if not 0 <= start <= steps:
+            raise ValueError(f"expected a start from 0 to {steps} steps, found {start}")
+        self.batch_size, self.steps, self.start = batch_size, steps, start
+        self.seed, self.stream, self.rank, self.world_size = seed, stream, rank, world_size
+        self._classes = _classes(samples, balance)
+        self._permutations: dict[tuple[int, ...], tuple[int, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return map(self.batch, range(self.start, self.steps))
+
+    def batch(self, step: int) -> list[Draw]:
+        """This rank's draws of one step: batch_size / world_size of them."""
+        share = self.batch_size // self.world_size
+        first = step * self.batch_size + self.rank * share
+        return [self._draw(slot) for slot in range(first, first + share)]
+
+    def _draw(self, slot: int) -> Draw:
+        turn, label = divmod(slot, len(self._classes))
+        origins = self._classes[label]
+        turn, place = divmod(turn, len(origins))
+        origin = self._shuffled(turn, len(origins), _ORIGINS, label)[place]
+        images = origins[origin]
+        turn, place = divmod(turn, len(images))
+        index = images[self._shuffled(turn, len(images), _IMAGES, label, origin)[place]]
+        return Draw(int(index), int(self._rng(_AUGMENTATION, slot).integers(2**63)))
+
+    def _shuffled(self, turn: int, size: int, *purpose: int) -> np.ndarray:
+        """The order of round `turn` of one deck; the latest one is kept, since slots mostly come in order."""
+        kept = self._permutations.get(purpose)
+        if kept is None or kept[0] != turn:
+            kept = turn, self._rng(*purpose, turn).permutation(size)
+            self._permutations[purpose] = kept
+        return kept[1]
+
+    def _rng(self, *purpose: int) -> np.random.Generator:
+        key = tuple(map(int, (self.stream, *purpose)))
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+
+def _classes(samples: Sequence[Sample], balance: Balance) -> list[list[np.ndarray]]:
+    """Indices of samples by class, then origin, in the order of their names."""
+    if balance == "none":
+        if not samples:
+            raise ValueError("expected samples to draw from, found none")
+        return [[np.arange(len(samples))]]
+    require_both_classes(samples)
+    members: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        label, origin = stratum(sample)
+        members[label, origin if balance == "generator" else ""].append(index)
+    return [[np.array(members[key]) for key in sorted(members) if key[0] == label] for label in (0, 1)]

@@ -1,0 +1,177 @@
+"""From a picture's pixels to one training or evaluation crop, at native resolution, labels unseen (METHOD, section 5).
+
+Format leaks the label: most generated files are PNG, most photographs JPEG. So a transform treats both classes alike,
+and with `codec_last` every crop ends in the same lottery of codec and quality: neither the format nor the phase of the
+8 x 8 JPEG grid is left to tell the class.
+
+Dimensions: pixels are (H, W, 3) uint8 RGB, S is the side of a crop; every function returns a new array.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+from PIL import Image, ImageFilter
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from apn.crops import CROP_SIZE, Pixels, center_crop, random_crop
+
+Transform = Callable[[Pixels, np.random.Generator], Pixels]
+Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
+Degradation = Literal["downscale", "flip", "blur", "jpeg", "webp"]
+
+# Pictures on the web were scaled with all of these; a single one would become a mark of "degraded".
+_FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+
+
+def jpeg(pixels: Pixels, quality: int, subsampling: Subsampling = "4:2:0") -> Pixels:
+    """Through a JPEG file of this quality, 1 .. 100, and chroma subsampling; (H, W, 3) stays."""
+    return _through_file(pixels, "JPEG", quality=quality, subsampling=subsampling)
+
+
+def webp(pixels: Pixels, quality: int) -> Pixels:
+    """Through a lossy WebP file of this quality, 1 .. 100; (H, W, 3) stays."""
+    # Effort 2 of 6: half the time of the default; it spends more bytes rather than changing the kind of loss.
+    return _through_file(pixels, "WEBP", quality=quality, method=2)
+
+
+def blur(pixels: Pixels, sigma: float) -> Pixels:
+    """Gaussian blur of standard deviation `sigma` pixels; (H, W, 3) stays. Pillow's, three box filters in a row."""
+    return np.array(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
+
+
+def resize(pixels: Pixels, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> Pixels:
+    """Resample to (size, size, 3). A degradation; never a way to make a picture fit."""
+    return np.array(Image.fromarray(pixels).resize((size, size), resampling))
+
+
+def flip(pixels: Pixels) -> Pixels:
+    """Mirror left and right; (H, W, 3) stays."""
+    return pixels[:, ::-1].copy()
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Quality = Annotated[int, Field(ge=1, le=100)]
+Sigma = Annotated[float, Field(ge=0, le=20)]
+Factor = Annotated[float, Field(gt=0, le=1)]
+
+
+class DegradationConfig(BaseModel):
+    """How training crops are degraded, both classes alike: a probability per kind and the (low, high) of its strength.
+
+    Without `one_of` each kind is tossed for on its own, and those that come up are applied in the order below.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    downscale: Probability = 0.0
+    downscale_factor: tuple[Factor, Factor] = (0.5, 1.0)
+    # False: the crop is cut from a smaller picture. A factor that leaves no full crop is raised until one fits, so
+    # small pictures are scaled less; where picture size leaks the label, keep low >= S / shortest side, or use True.
+    # True: the crop itself is scaled down and back up, which asks nothing of the picture's size.
+    downscale_back: bool = False
+    flip: Probability = 0.5
+    blur: Probability = 0.0
+    blur_sigma: tuple[Sigma, Sigma] = (0.1, 1.5)
+    jpeg: Probability = 0.0
+    jpeg_quality: tuple[Quality, Quality] = (30, 100)
+    webp: Probability = 0.0
+    webp_quality: tuple[Quality, Quality] = (30, 100)
+    # Only one kind, drawn among those of positive probability, is tossed for (the official "one of them at random").
+    one_of: bool = False
+    # After all that, every crop goes through a codec: JPEG, or JPEG or WebP evenly ("mixed"); "none" leaves the format
+    # leak in and is there for parity with the official run.
+    codec_last: Literal["none", "jpeg", "mixed"] = "mixed"
+    codec_last_quality: tuple[Quality, Quality] = (60, 100)
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> "DegradationConfig":
+        for name, value in self:
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise ValueError(f"expected {name} as (low, high), found {value}")
+        return self
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Pixels -> a random, degraded (S, S, 3) crop. A function of the pixels and the generator's state alone."""
+
+    config: DegradationConfig
+    size: int = CROP_SIZE
+
+    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        config, chosen = self.config, self._choose(rng)
+        image = self._downscaled_crop(pixels, rng) if "downscale" in chosen else random_crop(pixels, self.size, rng)
+        if "flip" in chosen:
+            image = flip(image)
+        if "blur" in chosen:
+            image = blur(image, rng.uniform(*config.blur_sigma))
+        if "jpeg" in chosen:
+            image = _random_jpeg(image, config.jpeg_quality, rng)
+        if "webp" in chosen:
+            image = webp(image, _random_quality(config.webp_quality, rng))
+        if config.codec_last == "none":
+            return image
+        if config.codec_last == "mixed" and rng.random() < 0.5:
+            return webp(image, _random_quality(config.codec_last_quality, rng))
+        return _random_jpeg(image, config.codec_last_quality, rng)
+
+    def _choose(self, rng: np.random.Generator) -> set[Degradation]:
+        kinds: tuple[Degradation, ...] = get_args(Degradation)
+        if self.config.one_of:
+            offered = [kind for kind in kinds if getattr(self.config, kind) > 0]
+            kinds = (offered[rng.integers(len(offered))],) if offered else ()
+        return {kind for kind in kinds if rng.random() < getattr(self.config, kind)}
+
+    def _downscaled_crop(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        factor = rng.uniform(*self.config.downscale_factor)
+        down, up = (_FILTERS[i] for i in rng.integers(len(_FILTERS), size=2))
+        if self.config.downscale_back:
+            small = max(round(self.size * factor), 1)
+            return resize(resize(random_crop(pixels, self.size, rng), small, down), self.size, up)
+        # Only the part that becomes the crop is scaled. It ends at the picture's edge: a wrapped seam that
+        # untouched pictures of the same size lack would be a mark.
+        side = max(min(round(self.size / factor), *pixels.shape[:2]), self.size)
+        return resize(random_crop(pixels, side, rng), self.size, down)
+
+
+@dataclass(frozen=True)
+class AlignedTransform:
+    """The "aligned" protocol of evaluation: centre crop, then the same JPEG for both classes; nothing random.
+
+    It evens out format, grid phase and size; what an earlier compression did to the pixels stays.
+    """
+
+    size: int = CROP_SIZE
+    quality: int = 96
+
+    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        return jpeg(center_crop(pixels, self.size), self.quality)
+
+
+@dataclass(frozen=True)
+class NativeTransform:
+    """The "native" protocol of evaluation: centre crop, pixels as they are; nothing random."""
+
+    size: int = CROP_SIZE
+
+    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        return center_crop(pixels, self.size)
+
+
+def _random_quality(between: tuple[int, int], rng: np.random.Generator) -> int:
+    return int(rng.integers(between[0], between[1] + 1))
+
+
+def _random_jpeg(pixels: Pixels, between: tuple[int, int], rng: np.random.Generator) -> Pixels:
+    quality = _random_quality(between, rng)
+    return jpeg(pixels, quality, "4:4:4" if rng.random() < 0.5 else "4:2:0")
+
+
+def _through_file(pixels: Pixels, file_format: str, **options: Any) -> Pixels:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format, **options)
+    with Image.open(file) as image:
+        return np.array(image.convert("RGB"))

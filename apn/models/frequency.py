@@ -1,0 +1,209 @@
+"""Frequency branch: propose suspicious bands, purify the image by each, encode what they keep and what they leave.
+
+Source: Meng et al., CVIU 2024, explicit purification (1); METHOD section 1 of the project's notes in docs/method.md.
+Dimensions: B batch, K bands, C = 3 colours, H x W pixels, M = W // 2 + 1 spectrum columns, L axis length,
+F encoder features, D embedding size.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from apn.config import ModelConfig
+from apn.models.backbones import build_backbone
+from apn.models.bands import (
+    AxisBands,
+    ComponentBands,
+    Proposals,
+    Spectrum,
+    hard_axis_mask,
+    join_axes,
+    mirror_rows,
+    purify,
+    remainder,
+    soft_axis_mask,
+    suppress_bands,
+    void_bands,
+)
+from apn.models.fourier import FFT, MatrixDFT
+
+COLOURS = 3
+ATTENTION_HEADS = 8
+LAST_PRIOR = 0.9  # band k of K starts its life at k / (K - 1) * 0.9 of the axis
+UNCUT_BANDS = 15  # with more bands than this the official code zeroes the weakest weights
+
+
+class FrequencyOutput(NamedTuple):
+    """artifact, irrelevant (B, D); band_weights (B, K, 1) in [0, 1]; proposals before any band is voided."""
+
+    artifact: Tensor
+    irrelevant: Tensor | None
+    band_weights: Tensor
+    proposals: Proposals
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 per colour, 1x1, each with batch norm, around an identity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(COLOURS, COLOURS, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(COLOURS)
+        self.conv2 = nn.Conv2d(COLOURS, COLOURS, 3, padding=1, groups=COLOURS, bias=False)
+        self.bn2 = nn.BatchNorm2d(COLOURS)
+        self.conv3 = nn.Conv2d(COLOURS, COLOURS, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(COLOURS)
+
+    def forward(self, component: Tensor) -> Tensor:  # (B, C, H, M) -> (B, C, H, M)
+        hidden = F.relu(self.bn1(self.conv1(component)))
+        hidden = F.relu(self.bn2(self.conv2(hidden)))
+        return F.relu(component + self.bn3(self.conv3(hidden)))
+
+
+def _head(length: int, outputs: int) -> nn.Sequential:
+    quarter = length // 4
+    return nn.Sequential(
+        nn.Linear(length, quarter), nn.ReLU(),
+        nn.Linear(quarter, quarter), nn.ReLU(),
+        nn.Linear(quarter, quarter), nn.ReLU(),
+        nn.Linear(quarter, outputs), nn.Sigmoid(),
+    )  # fmt: skip
+
+
+class AxisProposer(nn.Module):
+    """K bands along the rows (axis 0, L = H) or the columns (axis 1, L = M) of one spectrum component."""
+
+    prior: Tensor
+
+    def __init__(self, height: int, columns: int, axis: int, band_count: int) -> None:
+        super().__init__()
+        length = (height, columns)[axis]
+        kernel, padding = ((3, columns), (1, 0)) if axis == 0 else ((height, 3), (0, 1))
+        self.bottlenecks = nn.Sequential(*(Bottleneck() for _ in range(3)))
+        self.collapse = nn.Conv2d(COLOURS, COLOURS, kernel, padding=padding, groups=COLOURS)
+        self.neck = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(length, length), nn.ReLU())))
+        self.confidence_head = _head(length, band_count)
+        self.edges_head = _head(length, 2 * band_count)
+        self.register_buffer("prior", torch.linspace(0, LAST_PRIOR, band_count))
+
+    def forward(self, component: Tensor) -> AxisBands:  # (B, C, H, M)
+        profile = self.collapse(self.bottlenecks(component)).flatten(2)  # (B, C, L)
+        profile = self.neck(profile)
+        start, end = self.edges_head(profile).chunk(2, dim=-1)  # (B, C, K) each
+        return AxisBands(self.confidence_head(profile), start + self.prior, end + self.prior)
+
+
+class BandProposer(nn.Module):
+    """Row and column bands of one component, amplitude or phase."""
+
+    def __init__(self, height: int, columns: int, band_count: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(COLOURS)
+        self.rows = AxisProposer(height, columns, 0, band_count)
+        self.columns = AxisProposer(height, columns, 1, band_count)
+
+    def forward(self, component: Tensor) -> ComponentBands:  # (B, C, H, M)
+        component = self.norm(component)
+        return ComponentBands(self.rows(component), self.columns(component))
+
+
+class BandWeights(nn.Module):
+    """How much each band counts, judged from the K artifact features together."""
+
+    def __init__(self, num_features: int, cut_weakest: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(num_features, ATTENTION_HEADS, batch_first=True)
+        self.head = nn.Sequential(
+            nn.Linear(num_features, 128), nn.ReLU(), nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 1), nn.Sigmoid()
+        )
+        self.cut_weakest = cut_weakest
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, K, F) -> (B, K, 1)
+        attended, _ = self.attention(features, features, features, need_weights=False)
+        weights = self.head(attended)
+        if self.cut_weakest and weights.shape[1] > UNCUT_BANDS:
+            threshold = weights.topk(UNCUT_BANDS, dim=1, largest=False).values[:, -1:]
+            weights = torch.where(weights < threshold, 0.0, weights)
+        return weights
+
+
+class BandEncoder(nn.Module):
+    """A trunk shared by all bands and a projection: images (B, K, C, H, W) -> features (B, K, F), embeddings (B, K, D)."""
+
+    def __init__(self, name: str, embedding_dim: int, pretrained: bool) -> None:
+        super().__init__()
+        self.trunk = build_backbone(name, pretrained=pretrained)
+        self.num_features = int(self.trunk.num_features)
+        self.project = nn.Linear(self.num_features, embedding_dim)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B * K, C, H, W)
+        features = self.trunk(pixels).unflatten(0, images.shape[:2])  # (B, K, F)
+        return features, self.project(features)
+
+
+class FrequencyBranch(nn.Module):
+    """Image (B, C, H, W) in [0, 1] -> artifact and irrelevant embedding (B, D)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        height = width = config.image_size
+        columns = width // 2 + 1
+        self.config = config
+        self.fourier: FFT | MatrixDFT = FFT(height, width)
+        self.amplitude_proposer = BandProposer(height, columns, config.band_count)
+        self.phase_proposer = BandProposer(height, columns, config.band_count)
+        self.artifact_encoder = BandEncoder(config.band_encoder, config.embedding_dim, pretrained=False)
+        self.irrelevant_encoder = BandEncoder(
+            config.band_encoder, config.embedding_dim, pretrained=config.pretrained_irrelevant
+        )
+        self.band_weights = BandWeights(self.artifact_encoder.num_features, config.cut_weakest_bands)
+
+    def propose(self, spectrum: Spectrum) -> Proposals:
+        """Bands of the spectrum (B, C, H, M), each tensor (B, C, K)."""
+        return Proposals(self.amplitude_proposer(spectrum.amplitude), self.phase_proposer(spectrum.phase))
+
+    def mask(self, bands: ComponentBands, height: int, columns: int) -> Tensor:
+        """(B, K, C, H, M), 1 where a band selects: bool for hard bands, float in [0, 1] for the others."""
+        symmetric = self.config.band_rows == "symmetric"
+        lengths = (height // 2 + 1 if symmetric else height, columns)
+
+        def join(rows: Tensor, columns: Tensor) -> Tensor:
+            return join_axes(mirror_rows(rows, height) if symmetric else rows, columns)
+
+        hard = join(*(hard_axis_mask(self._settle(axis), n) for axis, n in zip(bands, lengths, strict=True)))
+        if self.config.bands == "hard" or (self.config.bands == "straight-through" and not torch.is_grad_enabled()):
+            return hard
+        width = self.config.band_edge_width
+        soft = join(*(soft_axis_mask(axis, n, width) for axis, n in zip(bands, lengths, strict=True)))
+        return soft if self.config.bands == "soft" else hard + (soft - soft.detach())
+
+    def _settle(self, bands: AxisBands) -> AxisBands:
+        bands = void_bands(bands)
+        return suppress_bands(bands) if self.config.band_suppression else bands
+
+    def split(self, image: Tensor, *, residual: bool = True) -> tuple[Tensor, Tensor | None, Proposals]:
+        """Purified and residual images (B, K, C, H, W) and the bands that made them; always float32.
+
+        Half precision fails here: the FFT does not exist at 224 pixels, and rounded band edges move the logits.
+        """
+        with torch.autocast(image.device.type, enabled=False):
+            spectrum = self.fourier(image.float())  # (B, C, H, M)
+            bands = self.propose(spectrum)
+            height, columns = spectrum.real.shape[-2:]
+            masks = [self.mask(component, height, columns) for component in bands]  # (B, K, C, H, M) each
+            spectrum = Spectrum(spectrum.real[:, None], spectrum.imaginary[:, None])  # (B, 1, C, H, M)
+            purified = self.fourier.inverse(purify(spectrum, *masks))  # (B, K, C, H, W)
+            left = self.fourier.inverse(remainder(spectrum, *masks)) if residual else None
+        return purified, left, bands
+
+    def forward(self, image: Tensor, *, irrelevant: bool = True) -> FrequencyOutput:
+        """irrelevant=False leaves out what inference does not need: the residual images and their encoder."""
+        purified, residual, proposals = self.split(image, residual=irrelevant)
+        features, embeddings = self.artifact_encoder(purified)  # (B, K, F), (B, K, D)
+        weights = self.band_weights(features)  # (B, K, 1)
+        artifact = (weights * embeddings).sum(dim=1)  # (B, D)
+        rest = None if residual is None else self.irrelevant_encoder(residual)[1].mean(dim=1)  # (B, D)
+        return FrequencyOutput(artifact, rest, weights, proposals)

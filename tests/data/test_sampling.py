@@ -1,0 +1,112 @@
+"""Batches: what a step draws, by counting; and that a step never depends on the steps before it."""
+
+from collections import Counter
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apn.data.samples import Sample
+from apn.data.sampling import BalancedBatches, Draw
+from apn.data.splits import stratum
+
+SIZES = {(0, "phone"): 7, (0, "web"): 30, (1, "adm"): 3, (1, "gan"): 11, (1, "sd"): 50}
+SAMPLES = [
+    Sample(Path(f"{origin}{i}.png"), label, origin * label, "", origin * (1 - label), f"{origin}{i}")
+    for (label, origin), size in SIZES.items()
+    for i in range(size)
+]
+
+
+def indices(batches: BalancedBatches) -> list[int]:
+    return [draw.index for draw in chain.from_iterable(batches)]
+
+
+def test_every_batch_is_half_and_half_and_origins_come_evenly() -> None:
+    batches = list(BalancedBatches(SAMPLES, 12, 50, seed=0))
+    for batch in batches:
+        counts = Counter(stratum(SAMPLES[draw.index]) for draw in batch)
+        assert counts == {key: 3 if key[0] == 0 else 2 for key in SIZES}
+
+
+def test_an_odd_batch_size_is_even_over_two_steps() -> None:
+    first, second = BalancedBatches(SAMPLES, 5, 2, seed=0)
+    assert Counter(SAMPLES[draw.index].label for draw in first + second) == {0: 5, 1: 5}
+
+
+@pytest.mark.parametrize("balance", ["none", "class", "generator"])
+def test_one_pass_over_a_group_has_no_repeats(balance: str) -> None:
+    drawn = indices(BalancedBatches(SAMPLES, 4, 100, seed=1, balance=balance))  # type: ignore[arg-type]
+    key = {
+        "none": lambda i: "all",
+        "class": lambda i: SAMPLES[i].label,
+        "generator": lambda i: stratum(SAMPLES[i]),
+    }[balance]
+    sizes = Counter(map(key, range(len(SAMPLES))))
+    for group, size in sizes.items():
+        sequence = [i for i in drawn if key(i) == group]
+        passes = [sequence[start : start + size] for start in range(0, len(sequence) - size + 1, size)]
+        assert passes
+        for one_pass in passes:
+            assert len(set(one_pass)) == size
+        if len(passes) > 1 and size > 5:
+            assert passes[0] != passes[1]
+
+
+def test_without_balance_every_sample_comes_equally_often() -> None:
+    assert set(Counter(indices(BalancedBatches(SAMPLES, len(SAMPLES), 3, seed=0, balance="none"))).values()) == {3}
+
+
+@given(st.integers(0, 20), st.integers(0, 3), st.integers(0, 2**40))
+def test_starting_late_equals_skipping(start: int, stream: int, seed: int) -> None:
+    whole = list(BalancedBatches(SAMPLES, 6, 20, seed=seed, stream=stream))
+    late = BalancedBatches(SAMPLES, 6, 20, seed=seed, stream=stream, start=start)
+    assert list(late) == whole[start:] == list(late)  # iterating again gives the same again
+    assert len(late) == 20 - start
+
+
+def test_steps_may_be_asked_for_in_any_order() -> None:
+    batches = BalancedBatches(SAMPLES, 6, 40, seed=0)
+    assert [batches.batch(step) for step in reversed(range(40))] == list(batches)[::-1]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_ranks_together_give_the_single_process_batch(world_size: int) -> None:
+    ranks = [BalancedBatches(SAMPLES, 12, 9, seed=5, rank=r, world_size=world_size) for r in range(world_size)]
+    joined = [list(chain.from_iterable(parts)) for parts in zip(*ranks, strict=True)]
+    assert joined == list(BalancedBatches(SAMPLES, 12, 9, seed=5))
+
+
+def test_seeds_and_streams_give_other_draws() -> None:
+    runs = [
+        tuple(chain.from_iterable(BalancedBatches(SAMPLES, 8, 10, seed=seed, stream=stream)))
+        for seed in (0, 1)
+        for stream in (0, 1)
+    ]
+    assert len(set(runs)) == 4
+    seeds = [draw.seed for draw in chain.from_iterable(runs)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_draw_is_pinned() -> None:
+    """A changed value here means that no old run can be resumed or repeated."""
+    assert BalancedBatches(SAMPLES, 2, 1, seed=0).batch(0) == [
+        Draw(34, 5559497400832831700),
+        Draw(58, 4102243074232940917),
+    ]
+
+
+def test_errors_say_what_was_expected() -> None:
+    with pytest.raises(ValueError, match="divisible by 2 processes, found 5"):
+        BalancedBatches(SAMPLES, 5, 1, seed=0, world_size=2)
+    with pytest.raises(ValueError, match="rank from 0 to 1, found 2"):
+        BalancedBatches(SAMPLES, 4, 1, seed=0, rank=2, world_size=2)
+    with pytest.raises(ValueError, match="start from 0 to 3 steps, found 4"):
+        BalancedBatches(SAMPLES, 4, 3, seed=0, start=4)
+    with pytest.raises(ValueError, match="found 37 real and 0 generated"):
+        BalancedBatches(SAMPLES[:37], 4, 3, seed=0)
+    with pytest.raises(ValueError, match="found none"):
+        BalancedBatches([], 4, 3, seed=0, balance="none")

@@ -1,0 +1,48 @@
+"""Schemathesis sends what the OpenAPI description allows, and what it forbids, and compares the answers with it."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import CHECKS
+from schemathesis.generation import GenerationMode
+from serving import FakeDetector, running
+
+OPERATIONS = [("POST", "/v1/detect"), ("GET", "/v1/model"), ("GET", "/healthz"), ("GET", "/metrics")]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    with running(FakeDetector()) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def api(client: httpx.Client) -> schemathesis.BaseSchema:
+    return schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
+
+
+def test_every_operation_is_listed(api: schemathesis.BaseSchema) -> None:
+    found = {result.ok().label for result in api.get_all_operations()}
+    assert found == {f"{method} {path}" for method, path in OPERATIONS}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "mode"),
+    [(*operation, GenerationMode.POSITIVE) for operation in OPERATIONS]
+    + [(*OPERATIONS[0], GenerationMode.NEGATIVE)],  # the others take nothing that could be wrong
+)
+def test_answers_keep_to_the_description(
+    api: schemathesis.BaseSchema, method: str, path: str, mode: GenerationMode
+) -> None:
+    # Random bytes are a valid upload for the description, yet no picture: 422 is right for them.
+    excluded = [CHECKS.get_one("positive_data_acceptance")] if method == "POST" else []
+
+    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(case=api[path][method].as_strategy(generation_mode=mode))
+    def keeps(case: schemathesis.Case) -> None:
+        case.call_and_validate(excluded_checks=excluded)
+
+    keeps()

@@ -1,0 +1,326 @@
+"""The web page in headless Chromium: what a person can do with it, and that it talks to nobody else.
+
+Run as a program (`python tests/server/test_server_page.py docs/images-of-page [apn-mini]`) it takes the screenshots of
+the documentation, with the named weights or else with the fake detector.
+"""
+
+import io
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from serving import FakeDetector, part, picture, running, wait_until
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs Debian's chromium at {CHROMIUM}")
+HOSTILE = "<img src=x onerror=document.title='broken'>.png"
+
+
+def launch(playwright: Any) -> Browser:
+    # Debian's package brings no sandbox that works as root, and the page under test is ours.
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    return playwright.chromium.launch(executable_path=str(CHROMIUM), args=arguments)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    with running(FakeDetector(), max_upload_bytes=2**20, max_request_bytes=2**21) as client:
+        yield client
+
+
+@pytest.fixture
+def page(browser: Browser, client: httpx.Client) -> Iterator[Page]:
+    yield from opened(browser, client)
+
+
+def opened(browser: Browser, client: httpx.Client, **context: Any) -> Iterator[Page]:
+    """The page; afterwards: no request went elsewhere, no script failed, no policy was violated."""
+    home = str(client.base_url)
+    with browser.new_context(**context) as tab:
+        page = tab.new_page()
+        page.set_default_timeout(10_000)
+        requests: list[str] = []
+        errors: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if "Policy" in message.text else None)
+        page.goto(home)
+        yield page
+        assert not errors
+        assert {url for url in requests if not url.startswith((f"{home}/", f"blob:{home}/", "data:"))} == set()
+
+
+def file(name: str, content: bytes) -> Any:
+    return {"name": name, "mimeType": "image/png", "buffer": content}
+
+
+def choose(page: Page, *files: Any) -> None:
+    page.locator("#files").set_input_files(list(files))
+
+
+def done(page: Page, number: int) -> None:
+    expect(page.get_by_role("status")).to_contain_text(f"{number} of {number} pictures checked.")
+
+
+def test_limits_are_told_before_anything_is_sent(page: Page) -> None:
+    expect(page.locator("#limits")).to_have_text("Up to 1 MB and 64 megapixels each.")
+    expect(page.get_by_role("heading", name="What a verdict does not mean")).to_be_visible()
+    expect(page.locator("#model")).to_contain_text("Model fake 1, weights sha256 000")
+
+
+def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
+    choose(
+        page, file("a.png", picture(255)), file("b.png", picture(128)), file("c.png", picture(0)), file("d.txt", b"x")
+    )
+    done(page, 4)
+    cards = page.locator("#results > li")
+    for index, text in enumerate(["Looks AI-generated", "Unsure", "Looks like a photograph", "No verdict"]):
+        expect(cards.nth(index).locator(".verdict")).to_have_text(text)
+    expect(cards.nth(0)).to_contain_text("Probability of being AI-generated: >0.999")
+    expect(cards.nth(0)).to_contain_text("at most 5 % of real photographs are called generated")
+    expect(cards.nth(2)).to_contain_text(
+        "At this threshold (0.3) at most 10 % of generated pictures are called photographs"
+    )
+    expect(cards.nth(0).locator("summary", has_text="Stability")).to_contain_text("1 of 2 re-deliveries agree")
+    expect(cards.nth(0)).to_contain_text("fake <b>generator</b>", use_inner_text=False)
+    shapes = {cards.nth(index).locator(".verdict path").get_attribute("d") for index in range(4)}
+    assert len(shapes) == 4  # a shape each, never colour alone
+    marker = cards.nth(1).locator(".marker").bounding_box()
+    scale = cards.nth(1).locator(".scale").bounding_box()
+    assert marker["x"] + 1.5 == pytest.approx(scale["x"] + 128 / 255 * scale["width"], abs=2)
+    expect(page.locator("#progress")).to_have_attribute("max", "4")
+    page.get_by_role("button", name="Clear all").click()
+    expect(cards).to_have_count(0)
+    expect(page.get_by_role("button", name="Choose pictures")).to_be_focused()
+
+
+def test_progress_moves_while_pictures_are_checked(browser: Browser) -> None:
+    detector = FakeDetector()
+    detector.gate.clear()
+    with running(detector) as client:
+        for page in opened(browser, client):
+            choose(page, *(file(f"{index}.png", picture(index)) for index in range(5)))
+            expect(page.get_by_role("status")).to_have_text("0 of 5 pictures checked.")
+            expect(page.locator("[aria-busy=true]")).to_have_count(2)
+            detector.gate.set()
+            done(page, 5)
+            expect(page.locator("[aria-busy=true]")).to_have_count(0)
+
+
+def test_a_file_name_stays_text(page: Page) -> None:
+    choose(page, file(HOSTILE, picture(200)))
+    done(page, 1)
+    expect(page.locator("#results h3")).to_have_text(HOSTILE)
+    assert page.locator("#results h3 *").count() == 0
+    assert page.title() == "apn: AI-generated or photograph?"
+
+
+def test_too_large_a_file_is_told_without_being_sent(page: Page) -> None:
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method))
+    choose(page, file("large.png", bytes(2**20 + 1)))
+    done(page, 1)
+    expect(page.locator("#results")).to_contain_text("this server takes up to 1048576")
+    assert "POST" not in sent
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_pictures_can_be_dropped_and_pasted(page: Page, way: str) -> None:
+    page.evaluate(
+        """([way, bytes]) => {
+            const data = new DataTransfer();
+            for (const name of ["one.png", "two.png"]) {
+                data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+            }
+            const event = way === "drop"
+                ? new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })
+                : new ClipboardEvent("paste", { clipboardData: data, bubbles: true });
+            document.getElementById("drop").dispatchEvent(event);
+        }""",
+        [way, list(picture(250))],
+    )
+    done(page, 2)
+    expect(page.locator("#results h3")).to_have_text(["one.png", "two.png"])
+
+
+def test_everything_is_reached_with_the_keyboard(page: Page) -> None:
+    page.on("filechooser", lambda chooser: None)  # turns interception on before the key is pressed
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Choose pictures")).to_be_focused()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files([file("a.png", picture(255))])
+    done(page, 1)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Clear all")).to_be_focused()
+    page.keyboard.press("Tab")
+    toggle = page.get_by_role("button", name="Show where the evidence lies")
+    expect(toggle).to_be_focused()
+    assert toggle.evaluate("element => getComputedStyle(element).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    expect(toggle).to_have_attribute("aria-pressed", "true")
+    for name in ("Scores as a table", "Stability", "Metadata"):
+        page.keyboard.press("Tab")
+        summary = page.locator("summary", has_text=name)
+        expect(summary).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(summary.locator("..").get_by_role("table")).to_be_visible()
+    expect(page.get_by_role("cell", name="JPEG quality 75")).to_be_visible()
+
+
+def test_the_tile_map_lies_where_the_tiles_are(page: Page) -> None:
+    choose(page, file("a.png", picture(255, size=(400, 200))))
+    done(page, 1)
+    page.get_by_role("button", name="Show where the evidence lies").click()
+    image, squares = page.locator(".frame img").bounding_box(), page.locator(".tile")
+    expect(squares).to_have_count(2)
+    for index, left in enumerate((0, 0.5)):
+        square = squares.nth(index).bounding_box()
+        assert square["x"] - image["x"] == pytest.approx(left * image["width"], abs=1)
+        assert square["width"] == pytest.approx(image["width"] / 2, abs=1)
+        assert square["height"] == pytest.approx(image["height"], abs=1)
+
+
+def test_a_picture_that_the_browser_cannot_show_still_has_its_findings(page: Page) -> None:
+    choose(page, file("scan.tif", picture(255, kind="TIFF")))
+    done(page, 1)
+    expect(page.locator(".blank")).to_contain_text("cannot show")
+    expect(page.locator(".verdict")).to_have_text("Looks AI-generated")
+
+
+def test_a_verdict_withdrawn_for_instability_is_explained(page: Page) -> None:
+    deliveries = [{"name": "JPEG 75", "probability": 0.2, "verdict": "real"}]
+    row = {"path": "a.png", "verdict": "unsure", "probability": 0.9, "logit": 2, "width": 96, "height": 64, "frames": 1}
+    row |= {
+        "format": "PNG",
+        "error": None,
+        "warnings": ["not stable"],
+        "stability": deliveries,
+        "tiles": [],
+        "metadata": {},
+    }
+    page.route("**/v1/detect", lambda route: route.fulfill(json={"detections": [row]}))
+    choose(page, file("a.png", picture()))
+    done(page, 1)
+    expect(page.locator(".verdict")).to_have_text("Unsure")
+    expect(page.locator("#results")).to_contain_text("By itself the probability says “looks ai-generated”")
+    expect(page.locator("#results")).to_contain_text("Warning: not stable")
+    expect(page.locator("#results")).to_contain_text("0 of 1 re-deliveries agree")
+
+
+def luminance(colour: str) -> float:
+    channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(browser: Browser, client: httpx.Client, scheme: str) -> None:
+    for page in opened(browser, client, color_scheme=scheme):
+        choose(page, *(file(f"{red}.png", picture(red)) for red in (255, 128, 0)))
+        done(page, 3)
+        ground = luminance(page.locator(".card").first.evaluate("element => getComputedStyle(element).backgroundColor"))
+        assert (ground < 0.1) == (scheme == "dark")
+        for element in page.locator(".verdict, h3, .quiet:visible, main p:visible").all():
+            ink = luminance(element.evaluate("element => getComputedStyle(element).color"))
+            assert (max(ink, ground) + 0.05) / (min(ink, ground) + 0.05) >= 4.5, element.text_content()  # WCAG 2.2 AA
+
+
+def test_a_phone_never_scrolls_sideways(browser: Browser, client: httpx.Client) -> None:
+    for page in opened(browser, client, viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True):
+        choose(
+            page, file("x" * 120 + ".png", picture(255, size=(900, 600))), file("tall.png", picture(9, size=(50, 900)))
+        )
+        done(page, 2)
+        for button in page.get_by_role("button", name="Show where the evidence lies").all():
+            button.tap()
+        for summary in page.locator("summary").all():
+            summary.tap()
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        for button in page.get_by_role("button").all():
+            assert button.bounding_box()["height"] >= 44  # a finger's width
+
+
+def test_a_locked_server_asks_for_its_token(browser: Browser) -> None:
+    with running(FakeDetector(), token="open-sesame") as client:
+        for page in opened(browser, client):
+            expect(page.get_by_label("Access token")).to_be_focused()
+            choose(page, file("early.png", picture(255)))
+            page.get_by_label("Access token").fill("wrong")
+            page.keyboard.press("Enter")
+            expect(page.locator("#door-text")).to_contain_text("did not accept")
+            page.get_by_label("Access token").fill("open-sesame")
+            page.get_by_role("button", name="Use token").click()
+            done(page, 1)
+            expect(page.get_by_label("Access token")).to_be_hidden()
+
+
+def test_a_full_queue_is_asked_again(browser: Browser) -> None:
+    detector = FakeDetector()
+    detector.gate.clear()
+    with running(detector, queue_images=1, max_files=1, batch_images=1, retry_after_s=1) as client:
+        filler = threading.Thread(target=client.post, args=["/v1/detect"], kwargs={"files": [part(picture())]})
+        filler.start()
+        wait_until(lambda: detector.calls)
+        for page in opened(browser, client):
+            with page.expect_response(lambda response: response.status == 503):
+                choose(page, *(file(f"{index}.png", picture(255)) for index in range(3)))
+            detector.gate.set()
+            done(page, 3)
+            assert page.locator(".verdict.generated").count() == 3
+        filler.join()
+
+
+def screenshots(folder: Path, weights: str | None) -> None:
+    """Desktop in light and dark, and a phone, of pictures that scikit-image carries."""
+    import skimage.data
+    from PIL import Image
+
+    detector: Any = FakeDetector()
+    if weights:
+        import apn
+
+        detector = apn.load(weights=weights, device="cpu")
+    folder.mkdir(parents=True, exist_ok=True)
+    uploads = []
+    for name in ("astronaut", "coffee", "rocket"):
+        buffer = io.BytesIO()
+        Image.fromarray(getattr(skimage.data, name)()).save(buffer, "JPEG", quality=92)
+        uploads.append({"name": f"{name}.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()})
+    desktop = {"width": 1100, "height": 900}
+    views: dict[str, tuple[int, dict[str, Any]]] = {  # name -> pictures, how the browser is set up
+        "desktop": (3, {"viewport": desktop}),
+        "dark": (2, {"viewport": desktop, "color_scheme": "dark"}),
+        "phone": (1, {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "device_scale_factor": 1.5}),
+    }
+    with running(detector) as client, sync_playwright() as playwright:
+        browser = launch(playwright)
+        for view, (number, context) in views.items():
+            for page in opened(browser, client, **context):
+                choose(page, *uploads[:number])
+                expect(page.get_by_role("status")).to_contain_text(f"{number} of {number} pictures", timeout=60_000)
+                page.get_by_role("button", name="Show where the evidence lies").first.click()
+                page.locator("summary", has_text=re.compile("Stability|Metadata")).first.click()
+                image = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+                image.quantize(256).save(folder / f"{view}.png", optimize=True)  # a quarter of the bytes
+        browser.close()
+
+
+if __name__ == "__main__":
+    screenshots(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
