@@ -40,7 +40,9 @@ def onnx_backend(graph: Path, device: Device = "cpu") -> Backend:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     options.log_severity_level = 3
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}[device]
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}[
+        device
+    ]
     if provider not in onnxruntime.get_available_providers():
         raise ValueError(f"this onnxruntime has no {provider} for device {device!r}: install the build that has it")
     session = onnxruntime.InferenceSession(str(graph), options, providers=[provider])
@@ -58,10 +60,14 @@ def torch_backend(folder: Path, device: Device = "cpu") -> Backend:
 
         from apn.checkpoint import load_model
     except ImportError as error:
-        raise ValueError(f"the torch backend needs PyTorch ({error.name} is missing): pip install 'apn[torch]'") from error
+        raise ValueError(
+            f"the torch backend needs PyTorch ({error.name} is missing): pip install 'apn[torch]'"
+        ) from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[device]:
-        raise ValueError(f"PyTorch has no device {device!r} here: expected one of {[d for d, has in available.items() if has]}")
+        raise ValueError(
+            f"PyTorch has no device {device!r} here: expected one of {[d for d, has in available.items() if has]}"
+        )
     model = load_model(folder, device=device)
 
     @torch.inference_mode()

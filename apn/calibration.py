@@ -78,12 +78,18 @@ def read_calibration(folder: Path) -> Calibration:
         return Calibration()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        calibration = Calibration(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        calibration = Calibration(**_tuples(values))
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a calibration: expected JSON as `apn calibrate` writes it ({error})") from error
+        raise ValueError(
+            f"{path} is not a calibration: expected JSON as `apn calibrate` writes it ({error})"
+        ) from error
     if not 0 <= calibration.real_below <= calibration.generated_from <= 1 or calibration.temperature <= 0:
         raise ValueError(f"{path}: expected 0 <= real_below <= generated_from <= 1 and temperature > 0, found {values}")
     return calibration
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
@@ -144,7 +150,7 @@ def conformal_quantile(values: np.ndarray, level: float) -> float:
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = ECE_BINS) -> float:
-    """Mean over equal-width bins, weighted by their images, of |share generated - mean probability| (Guo et al. 2017)."""
+    """|share generated - mean probability| over equal-width bins, weighted by their images (Guo et al. 2017)."""
     probabilities, labels = np.asarray(probabilities, float), np.asarray(labels, float)
     place = np.minimum((probabilities * bins).astype(int), bins - 1)
     gaps = np.bincount(place, labels - probabilities, bins)

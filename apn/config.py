@@ -1,12 +1,14 @@
 """Settings: one frozen model per concern, read from TOML, unknown keys refused. Each setting has one default, here."""
 
+import json
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from apn.data.transforms import DegradationConfig
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -59,6 +61,46 @@ class LossConfig(Settings):
     semantic_teacher_pretrained: bool = True
 
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+Quality = Annotated[int, Field(ge=1, le=100)]
+Sigma = Annotated[float, Field(ge=0, le=20)]
+Factor = Annotated[float, Field(gt=0, le=1)]
+
+
+class DegradationConfig(Settings):
+    """How training crops are degraded, both classes alike: a probability per kind and the (low, high) of its strength.
+
+    Without `one_of` each kind is tossed for on its own, and those that come up are applied in the order below.
+    """
+
+    downscale: Probability = 0.0
+    downscale_factor: tuple[Factor, Factor] = (0.5, 1.0)
+    # False: the crop is cut from a smaller picture. A factor that leaves no full crop is raised until one fits, so
+    # small pictures are scaled less; where picture size leaks the label, keep low >= S / shortest side, or use True.
+    # True: the crop itself is scaled down and back up, which asks nothing of the picture's size.
+    downscale_back: bool = False
+    flip: Probability = 0.5
+    blur: Probability = 0.0
+    blur_sigma: tuple[Sigma, Sigma] = (0.1, 1.5)
+    jpeg: Probability = 0.0
+    jpeg_quality: tuple[Quality, Quality] = (30, 100)
+    webp: Probability = 0.0
+    webp_quality: tuple[Quality, Quality] = (30, 100)
+    # Only one kind, drawn among those of positive probability, is tossed for (the official "one of them at random").
+    one_of: bool = False
+    # After all that, every crop goes through a codec: JPEG, or JPEG or WebP evenly ("mixed"); "none" leaves the format
+    # leak in and is there for parity with the official run.
+    codec_last: Literal["none", "jpeg", "mixed"] = "mixed"
+    codec_last_quality: tuple[Quality, Quality] = (60, 100)
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> "DegradationConfig":
+        for name, value in self:
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise ValueError(f"expected {name} as (low, high), found {value}")
+        return self
+
+
 class DataConfig(Settings):
     """What is trained on and how a batch is drawn."""
 
@@ -68,7 +110,9 @@ class DataConfig(Settings):
     validation: float = Field(0.1, ge=0, lt=1, description="share held out by split_group")
     validation_images: int = Field(600, ge=2, description="at most so many held-out images are scored on the way")
     balance: Literal["none", "class", "generator"] = "generator"
-    quarantine: bool = Field(False, description="decode every training file first and leave unreadable ones out, listed")
+    quarantine: bool = Field(
+        False, description="decode every training file first and leave unreadable ones out, listed"
+    )
     workers: int = Field(1, ge=0, description="loader processes")
     degradations: DegradationConfig = DegradationConfig()
 
@@ -126,32 +170,39 @@ def read_config(path: str | Path, overrides: tuple[str, ...] = ()) -> Config:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            return Config.model_validate_json(text)
-        values = tomllib.loads(text)
-        for override in overrides:
-            _set(values, override)
-        return Config.model_validate(values)
     except FileNotFoundError as error:
         raise ValueError(f"no configuration {path}: expected a TOML file such as configs/apn-mini.toml") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from error
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"{path}: {problems}") from error
-
-
-def _set(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise ValueError(f"expected section.key=value, found {override!r}")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string: --set model.bands=soft
-    *sections, name = key.strip().split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ValueError(f"{override!r}: {section!r} is a value, not a section")
-    values[name] = value
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid {path.suffix[1:].upper()}: {error}") from error
+    return validate(Config, apply_overrides(values, overrides), str(path))
+
+
+def validate(settings: type[Model], values: dict[str, Any], where: str) -> Model:
+    """The settings with these values. Raises ValueError naming every key that does not fit, and where it stands."""
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{where}: {problems}") from error
+
+
+def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """`values` with `section.key=value` texts put in; a value is TOML, or a bare word for a string."""
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"expected section.key=value, found {override!r}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text  # --set model.bands=soft
+        *sections, name = key.strip().split(".")
+        table = values
+        for section in sections:
+            table = table.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise ValueError(f"{override!r}: {section!r} is a value, not a section")
+        table[name] = value
+    return values

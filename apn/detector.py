@@ -37,7 +37,9 @@ class Prepared(NamedTuple):
     """What is kept of an image once it is decoded: bounded memory, whatever its size."""
 
     path: str
-    facts: LoadedImage | None  # its pixels are emptied
+    width: int
+    height: int
+    facts: LoadedImage | None  # of which the pixels are emptied
     corners: list[tuple[int, int]]  # (top, left) of each tile
     tiles: np.ndarray | None  # (T, S, S, 3) uint8
     windows: list[np.ndarray]  # (W, W, 3) uint8 around each tile, smaller in small images
@@ -73,7 +75,10 @@ class Detector:
         }
 
     def detect(self, image: Source, *, stability: bool = True, allow_truncated: bool = False) -> Detection:
-        """One image: a path, the bytes of a file, or RGB pixels (H, W, 3) uint8. Raises ImageError if it cannot be read."""
+        """One image: a path, the bytes of a file, or RGB pixels (H, W, 3) uint8.
+
+        Raises ImageError where it cannot be read.
+        """
         (row,) = self.detect_many([image], stability=stability, allow_truncated=allow_truncated)
         if row.error is not None:
             raise ImageError(row.error)
@@ -120,14 +125,13 @@ class Detector:
         try:
             image = _open(source, options)
         except ImageError as error:
-            return Prepared(path, None, [], None, [], (), str(error))
+            return Prepared(path, 0, 0, None, [], None, [], (), str(error))
         size, pixels = self.crop_size, image.pixels
-        corners = tile_corners(*pixels.shape[:2], size, TILES_PER_SIDE)
+        corners = tile_corners(image.height, image.width, size, TILES_PER_SIDE)
         tiles = np.stack([crop(pixels, top, left, size) for top, left in corners])
         windows = [_window(pixels, corner, size) for corner in corners] if stability else []
-        return Prepared(
-            path, image._replace(pixels=pixels[:0, :0]), corners, tiles, windows, _warnings(image, size), None
-        )
+        facts = image._replace(pixels=np.empty((0, 0, 3), np.uint8))  # a view would keep the whole picture alive
+        return Prepared(path, image.width, image.height, facts, corners, tiles, windows, _warnings(image, size), None)
 
     def _judge(self, images: list[Prepared], batch_size: int) -> Iterator[Detection]:
         """Scores all tiles together, then the re-deliveries of the images whose verdict they could overturn."""
@@ -160,8 +164,8 @@ class Detector:
             verdict=self.calibration.verdict(probability),
             probability=probability,
             logit=logit,
-            width=facts.width,
-            height=facts.height,
+            width=image.width,
+            height=image.height,
             format=facts.format,
             frames=facts.frames,
             warnings=image.warnings,
@@ -230,7 +234,7 @@ def _window(pixels: np.ndarray, corner: tuple[int, int], size: int) -> np.ndarra
 
 
 def _through_codec(pixels: np.ndarray, codec: str, **options: int) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, WebPImagePlugin  # noqa: F401  (unnamed, Pillow would look for WebP by loading every plugin)
 
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, codec, **options)
@@ -281,7 +285,9 @@ def _open(source: Source, options: dict[str, Any]) -> LoadedImage:
 def _warnings(image: LoadedImage, size: int) -> tuple[str, ...]:
     found = []
     if min(image.width, image.height) < size:
-        found.append(f"small: {image.width} x {image.height} pixels, made for at least {size} x {size}; do not rely on it")
+        found.append(
+            f"small: {image.width} x {image.height} pixels, made for at least {size} x {size}; do not rely on it"
+        )
     if image.quality is not None and image.quality < JPEG_QUALITY_WARNING:
         found.append(f"strongly compressed: JPEG quality about {image.quality}; traces may be lost")
     if image.truncated:

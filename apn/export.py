@@ -15,27 +15,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from apn.backends import onnx_backend, to_input
-from apn.checkpoint import load_model
+from apn.backends import ONNX_FILE, onnx_backend, to_input
+from apn.checkpoint import load_model, read_checkpoint_config
 from apn.crops import center_crop
-from apn.image import load_image
+from apn.image import find_images, load_image
+from apn.metrics import probabilities
 from apn.models.apn import APN
 from apn.models.fourier import MatrixDFT
 
+DEMO_IMAGES = Path(__file__).parent.parent / "demo" / "images"  # in a checkout
 TOLERANCE = 1e-4
 OPSET = 18
 Format = Literal["onnx", "openvino"]
 
 
 class Comparison(NamedTuple):
-    """Largest difference of a probability and of a logit between the export and PyTorch, over `images` crops."""
+    """Largest difference between the export and PyTorch over `images` crops.
+
+    logit: of a logit, divided by the largest absolute logit where that is above 1.
+    """
 
     images: int
     probability: float
     logit: float
 
 
-class ExportMismatch(ValueError):
+class ExportMismatchError(ValueError):
     """The exported graph does not compute what the checkpoint computes; the file was not kept."""
 
 
@@ -52,32 +57,38 @@ class InferenceGraph(nn.Module):
         return self.model(image, irrelevant=False).logits
 
 
-def comparison_crops(paths: Sequence[Path], size: int) -> np.ndarray:
-    """Centre crops (N, S, S, 3) uint8 of image files, for `compare`."""
+def comparison_crops(checkpoint: Path, images: Sequence[Path] | None = None) -> np.ndarray:
+    """Centre crops (N, S, S, 3) uint8 to compare on: of the images and folders given, else of the project's demo."""
+    if not images and not DEMO_IMAGES.is_dir():
+        raise ValueError("no images to compare numbers on: name some with --images FILE_OR_FOLDER")
+    size = read_checkpoint_config(checkpoint).model.image_size
+    paths = list(find_images(images or [DEMO_IMAGES]))
+    if not paths:
+        raise ValueError(f"no images in {images}: the comparison needs at least one")
     return np.stack([center_crop(load_image(path).pixels, size) for path in paths])
 
 
-def export(checkpoint: Path, out: Path, crops: np.ndarray, *, file_format: Format = "onnx") -> Comparison:
+def export_graph(checkpoint: Path, out: Path, crops: np.ndarray, *, file_format: Format = "onnx") -> Comparison:
     """Writes the graph of a checkpoint folder to `out` (.onnx, or .xml with its .bin) once its numbers are right.
 
-    crops: (N, S, S, 3) uint8 of real images to compare on. Raises ExportMismatch where a probability differs from
-    PyTorch's by more than 1e-4, at any batch size; then nothing is written.
+    crops: (N, S, S, 3) uint8 of real images to compare on. Raises ExportMismatchError where a probability or a logit
+    differs from PyTorch's by more than 1e-4 (a logit: relative to the largest); then nothing is written.
     """
     if file_format == "openvino" and out.suffix != ".xml":
         raise ValueError(f"expected an .xml file for OpenVINO (its weights go beside it as .bin), found {out}")
     expected = _torch_logits(load_model(checkpoint), crops)
     with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder) / "model.onnx"
+        graph = Path(folder) / ONNX_FILE
         write_onnx(InferenceGraph(load_model(checkpoint)), graph)
-        run = onnx_backend(graph)
-        files = [(graph, out)]
+        run, files = onnx_backend(graph), [(graph, out)]
         if file_format == "openvino":
             run, files = _convert_to_openvino(graph, out)
         comparison = compare(run, crops, expected)
-        if comparison.probability > TOLERANCE:
-            raise ExportMismatch(
+        if max(comparison.probability, comparison.logit) > TOLERANCE:
+            raise ExportMismatchError(
                 f"the {file_format} graph of {checkpoint} differs from PyTorch by {comparison.probability:.2g} in "
-                f"probability on {comparison.images} crops (allowed {TOLERANCE:g}): nothing was written to {out}"
+                f"probability and {comparison.logit:.2g} in logit on {comparison.images} crops "
+                f"(allowed {TOLERANCE:g}): nothing was written to {out}"
             )
         out.parent.mkdir(parents=True, exist_ok=True)
         for source, target in files:
@@ -89,8 +100,8 @@ def compare(run: Callable[[np.ndarray], np.ndarray], crops: np.ndarray, expected
     """Runs the crops one by one and all together; expected: PyTorch's logits (N, 2)."""
     together, alone = run(crops), np.concatenate([run(crop[None]) for crop in crops])
     found = np.stack([together, alone])
-    gap = np.abs(_softmax(found) - _softmax(expected)).max()
-    return Comparison(len(crops), float(gap), float(np.abs(found - expected).max()))
+    gap = np.abs(probabilities(found) - probabilities(expected)).max()
+    return Comparison(len(crops), float(gap), float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1)))
 
 
 def write_onnx(graph: InferenceGraph, path: Path) -> None:
@@ -133,7 +144,3 @@ def _convert_to_openvino(graph: Path, out: Path) -> tuple[Callable[[np.ndarray],
 @torch.inference_mode()
 def _torch_logits(model: APN, crops: np.ndarray) -> np.ndarray:
     return model(torch.from_numpy(to_input(crops)), irrelevant=False).logits.numpy()
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))

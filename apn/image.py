@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from apn.provenance import clean, find_provenance
+
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
@@ -51,9 +53,9 @@ _PLUGINS = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "TIFF": "Tiff", "JPEG2
 # Pixels decoded, converted and copied together. Small enough for the processor's cache, and the reason why memory
 # stays at what Pillow decodes (1 to 4 bytes a pixel) plus the 3 of the result.
 _STRIP_PIXELS = 1 << 18
-_SLOW_PIXELS = 4_000_000  # for decoders that Pillow has in Python only: about 3 s
+_SLOW_PIXELS = 4_000_000  # for decoders that Pillow has in Python only: up to 8 s
 _MAX_FRAMES = 10_000  # counting stops here: a hostile file can hold millions of empty frames
-_MAX_SCANS = 200  # of a progressive JPEG, each of which costs a pass over all pixels; cameras and tools write about 10
+_MAX_SCANS = 100  # of a progressive JPEG, each of which costs a pass over all pixels; cameras and tools write about 10
 _MAX_FILE = 1 << 31  # bytes, where the decoder reads the file as a whole
 _WHOLE_FILE = {"WEBP", "AVIF", "HEIF", "JPEG2000", "PNG", "ICO"}
 
@@ -110,9 +112,7 @@ def load_image(
             return _load(file, max_pixels, allow_truncated)
     except ImageError:
         raise
-    except (
-        Exception
-    ) as error:  # so broad because hostile bytes make decoders raise anything, struct.error to MemoryError
+    except Exception as error:  # so broad because decoders raise anything for hostile bytes, even MemoryError
         raise ImageError(_in_plain_words(error)) from error
 
 
@@ -158,10 +158,11 @@ def _opened(source: Any) -> Iterator[BinaryIO]:
     elif hasattr(source, "read"):
         yield io.BytesIO(source.read())
     else:
-        if not stat.S_ISREG(mode := os.stat(source).st_mode):
-            raise ImageError(
-                f"not an image file but {'a folder' if stat.S_ISDIR(mode) else 'a pipe, socket or device'}"
-            )
+        if stat.S_ISDIR(mode := os.stat(source).st_mode):
+            listable = os.access(source, os.R_OK | os.X_OK)
+            raise ImageError("a folder, not an image file" if listable else "no permission to list this folder")
+        if not stat.S_ISREG(mode):
+            raise ImageError("a pipe, socket or device, not an image file")
         # Should a pipe have taken the file's place meanwhile, opening must not wait for a writer.
         no_wait = getattr(os, "O_NONBLOCK", 0)
         with open(source, "rb", opener=lambda path, flags: os.open(path, flags | no_wait)) as file:
@@ -172,25 +173,28 @@ class _IgnorePillowWarnings:
     """Ignores warnings raised inside Pillow for as long as any thread decodes.
 
     `warnings.catch_warnings` saves and restores the whole list of filters, which two threads would do in the wrong
-    order. Here the first thread in adds one rule and the last one out removes it.
+    order. Here the first thread in adds one rule and the last one out removes it. The list is changed directly because
+    `warnings.filterwarnings` also forgets which warnings of other modules have been shown already, on every image.
     """
+
+    rule = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\b"), 0)
 
     def __init__(self) -> None:
         self.lock, self.users = threading.Lock(), 0
-        self.rule: Any = None
 
     def __enter__(self) -> None:
+        filters: Any = warnings.filters
         with self.lock:
             self.users += 1
-            if self.rule not in warnings.filters:
-                warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
-                self.rule = warnings.filters[0]
+            if self.rule not in filters:
+                filters.insert(0, self.rule)
 
     def __exit__(self, *error: object) -> None:
+        filters: Any = warnings.filters
         with self.lock:
             self.users -= 1
-            if not self.users and self.rule in warnings.filters:
-                warnings.filters.remove(self.rule)  # type: ignore[attr-defined]
+            if not self.users and self.rule in filters:
+                filters.remove(self.rule)
 
 
 _pillow_warnings_ignored = _IgnorePillowWarnings()
@@ -206,7 +210,7 @@ def _in_plain_words(error: Exception) -> str:
             return "not enough memory to decode the image"
         case OSError(strerror=str(reason)):
             return f"the file cannot be read ({reason})"
-    detail = " ".join(str(error).split())[:200] or type(error).__name__
+    detail = clean(str(error))[:200] or type(error).__name__
     return f"the image data is damaged or of a kind that is not supported ({detail})"
 
 
@@ -214,8 +218,6 @@ def _in_plain_words(error: Exception) -> str:
 
 
 def _load(file: BinaryIO, max_pixels: int, allow_truncated: bool) -> LoadedImage:
-    from apn.provenance import find_provenance
-
     name = _sniff(file)
     if name == "ICO":  # its plugin decodes while it opens
         _check_pixels(_largest_icon(file), max_pixels)
@@ -225,10 +227,9 @@ def _load(file: BinaryIO, max_pixels: int, allow_truncated: bool) -> LoadedImage
         truncated = _decode(image, name, allow_truncated)
         _check_pixels(image.size, max_pixels)
         pixels = _to_rgb(image, name)
+        frames = _count_frames(image, name, file)
         quality = _jpeg_quality(image) if name == "JPEG" else None
-        return LoadedImage(
-            pixels, name, _count_frames(image, name, file), truncated, quality, find_provenance(image, file)
-        )
+        return LoadedImage(pixels, name, frames, truncated, quality, find_provenance(image, file))
 
 
 def _sniff(file: BinaryIO) -> str:
@@ -390,11 +391,9 @@ def _strip_to_rgb(strip: "Image.Image", levels: tuple[float, float] | None, prof
 
 def _to_8_bits(values: np.ndarray, black: float, white: float) -> np.ndarray:
     """floor(256 * (values - black) / (white - black)) in [0, 255]; NaN is black. For 16 bits this is the high byte."""
-    scaled = values.astype(np.float32 if values.itemsize == 2 else np.float64)
-    with np.errstate(invalid="ignore"):  # infinity * 0
-        scaled -= black
-        scaled *= 256 / (white - black)
-    np.clip(scaled, 0, 255, out=scaled)
+    exact = np.float32 if values.itemsize == 2 else np.float64
+    with np.errstate(invalid="ignore"):  # infinity - infinity
+        scaled = np.clip(np.subtract(values, black, dtype=exact) * (256 / (white - black)), 0, 255)
     if values.dtype.kind == "f":
         scaled[np.isnan(scaled)] = 0
     return scaled.astype(np.uint8)
@@ -418,6 +417,8 @@ def _levels(image: "ImageFile.ImageFile", name: str) -> tuple[float, float] | No
         values = np.asarray(strip)
         if (finite := values[np.isfinite(values)]).size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if image.mode == "I" and low < 0 and getattr(image, "tag_v2", {}).get(339, (1,))[0] == 1:
+        raise ImageError("32-bit unsigned values above 2,147,483,647 are not supported")
     for white, largest in ((1.0, 1.0),) if image.mode == "F" else ((256.0, 255.0), (65536.0, 65535.0)):
         if low >= 0 and high <= largest:
             return 0.0, white
@@ -425,9 +426,10 @@ def _levels(image: "ImageFile.ImageFile", name: str) -> tuple[float, float] | No
 
 
 def _colour_mode(mode: str) -> str:
-    return {"1": "L", "L": "L", "LA": "L", "I": "L", "F": "L", "CMYK": "CMYK"}.get(
-        mode, "L" if mode[:2] == "I;" else "RGB"
-    )
+    """The 8-bit mode that an image of this mode is brought to before its profile is applied."""
+    if mode in {"1", "L", "LA", "La", "I", "F"} or mode.startswith("I;16"):
+        return "L"
+    return "CMYK" if mode == "CMYK" else "RGB"
 
 
 def _mend_transparency(image: "ImageFile.ImageFile") -> None:

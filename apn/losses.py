@@ -4,6 +4,9 @@ Source: Meng et al., CVIU 2024, and the official code's formulas (docs/method.md
 Dimensions: B batch, D embedding size.
 """
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,7 +43,7 @@ Pairs = list[tuple[Tensor, Tensor]]
 
 
 def information_pairs(output: APNOutput, club_pairs: str) -> Pairs:
-    """(artifact, irrelevant) embeddings (B, D) whose shared information is squeezed: of the branches' mean, or of each."""
+    """(artifact, irrelevant) embeddings (B, D) whose shared information is squeezed: the branches' mean, or each."""
     assert output.irrelevant_frequency is not None, "training needs the irrelevant side of the frequency branch"
     frequency = (output.artifact_frequency, output.irrelevant_frequency)
     spatial = (output.artifact_spatial, output.irrelevant_spatial)
@@ -56,24 +59,32 @@ def build_clubs(config: LossConfig, embedding_dim: int) -> nn.ModuleList:
 
 def club_learning_loss(clubs: nn.ModuleList, pairs: Pairs) -> Tensor:
     """What the CLUB half of a step minimises."""
-    return torch.stack([club.learning_loss(*pair) for club, pair in zip(clubs, pairs, strict=True)]).sum()
+    return torch.stack([cast(CLUB, club).learning_loss(*pair) for club, pair in zip(clubs, pairs, strict=True)]).sum()
+
+
+def information_loss(clubs: nn.ModuleList, pairs: Pairs) -> Tensor:
+    """CLUB's upper bound of what artifact and irrelevant embeddings share, summed over the pairs; in nats."""
+    return torch.stack([club(*pair) for club, pair in zip(clubs, pairs, strict=True)]).sum()
 
 
 def loss_terms(
-    model: APN, output: APNOutput, label: Tensor, clubs: nn.ModuleList, config: LossConfig, teacher: Tensor | None = None
+    model: APN,
+    output: APNOutput,
+    label: Tensor,
+    clubs: nn.ModuleList,
+    config: LossConfig,
+    teacher: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of the APN half, by name; terms with weight 0 are left out. teacher: (B, D) or None."""
     assert output.irrelevant_frequency is not None, "training needs the irrelevant side of the frequency branch"
     irrelevant = output.irrelevant_frequency
-    terms = {
+    terms: dict[str, Callable[[], Tensor]] = {
         "classification": lambda: classification_loss(output, label),
         "artifact_agreement": lambda: agreement_loss(output.artifact_spatial, output.artifact_frequency),
         "irrelevant_agreement": lambda: agreement_loss(output.irrelevant_spatial, irrelevant),
         "band_order": lambda: bands_loss(output.proposals, config.band_order_margin),
         "orthogonality": lambda: orthogonality_loss(model.spatial.artifact_basis, model.spatial.irrelevant_basis),
-        "information": lambda: torch.stack(
-            [club(*pair) for club, pair in zip(clubs, information_pairs(output, config.club_pairs), strict=True)]
-        ).sum(),
+        "information": lambda: information_loss(clubs, information_pairs(output, config.club_pairs)),
     }
     if teacher is not None:
         terms["semantic"] = lambda: (

@@ -22,8 +22,8 @@ def balanced_accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0
 
 
 def probabilities(logits: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Probability of generated (N,) from logits (N, 2), a softmax; uncalibrated."""
-    return 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+    """Probability of generated (...,) from logits (..., 2), a softmax; uncalibrated."""
+    return 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))
 
 
 def bootstrap_interval(

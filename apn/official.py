@@ -1,7 +1,8 @@
 """Official checkpoints: their names <-> ours, and reading one safely.
 
-Source: the public state dict of the official model, listed in tests/golden/official_state_dict.json ("spital" is its
-spelling of spatial; `proposaler_1` serves the amplitude, `_2` the phase; `generative` is artifact, `semantic` irrelevant).
+Source: the public state dict of the official model, listed in tests/golden/official_state_dict.json: "spital" is its
+spelling of spatial, `proposaler_1` serves the amplitude and `_2` the phase, `generative` is artifact, `semantic`
+irrelevant.
 """
 
 import pickle
@@ -12,7 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from apn.config import ModelConfig
+from apn.checkpoint import save_checkpoint
+from apn.config import Config, ModelConfig
 from apn.models.apn import APN
 
 # Applied in order to an official name; what matches none keeps its name.
@@ -75,7 +77,9 @@ def official_config(state: Mapping[str, Tensor]) -> ModelConfig:
     rows = names.get("frequency_branch.proposaler_1.x_proposaler.neck.0.weight")
     if prior is None or basis is None or rows is None:
         found = ", ".join(list(names)[:3]) or "nothing"
-        raise ValueError(f"not an official APN state dict: expected frequency_branch.* and spital_branch.* keys, found {found}, ...")
+        raise ValueError(
+            f"not an official APN state dict: expected frequency_branch.* and spital_branch.* keys, found {found}, ..."
+        )
     return ModelConfig(
         image_size=rows.shape[0],
         embedding_dim=basis.shape[1],
@@ -95,16 +99,21 @@ def _backbone_name(names: Mapping[str, Tensor]) -> str:
     stem = names.get(f"{prefix}.features.0.0.weight")
     if stem is None or f"{prefix}.features.1.0.layer_scale" not in names:
         found = sorted({".".join(name.split(".")[:4]) for name in names if name.startswith(prefix)})[:3]
-        raise ValueError(f"cannot import this spatial backbone: expected torchvision's ConvNeXt or ResNet, found {found}")
+        raise ValueError(
+            f"cannot import this spatial backbone: expected torchvision's ConvNeXt or ResNet, found {found}"
+        )
     if stem.shape[0] == 96:
         return "convnext_small" if f"{prefix}.features.5.26.layer_scale" in names else "convnext_tiny"
     return CONVNEXT_WIDTHS[stem.shape[0]]
 
 
 def _resnet_name(names: Mapping[str, Tensor], prefix: str) -> str:
-    blocks = [len({n.split(".")[prefix.count(".") + 2] for n in names if n.startswith(f"{prefix}.layer{i}.")}) for i in (1, 2, 3, 4)]
+    blocks = [
+        len({n.split(".")[prefix.count(".") + 2] for n in names if n.startswith(f"{prefix}.layer{i}.")})
+        for i in (1, 2, 3, 4)
+    ]
     bottleneck = f"{prefix}.layer1.0.conv3.weight" in names
-    known = {
+    known: dict[tuple[bool, tuple[int, ...]], str] = {
         (False, (2, 2, 2, 2)): "resnet18",
         (False, (3, 4, 6, 3)): "resnet34",
         (True, (3, 4, 6, 3)): "resnet50",
@@ -112,7 +121,9 @@ def _resnet_name(names: Mapping[str, Tensor], prefix: str) -> str:
     }
     name = known.get((bottleneck, tuple(blocks)))
     if name is None:
-        raise ValueError(f"cannot import {prefix}: expected a ResNet-18, -34, -50 or -101, found {blocks} blocks a stage")
+        raise ValueError(
+            f"cannot import {prefix}: expected a ResNet-18, -34, -50 or -101, found {blocks} blocks a stage"
+        )
     return name
 
 
@@ -135,7 +146,9 @@ def import_official(state: Mapping[str, Tensor]) -> APN:
         if name in own and own[name].shape != value.shape
     ]
     if problems:
-        raise ValueError(f"{len(problems)} keys do not fit the official model, nothing was written:\n  " + "\n  ".join(problems))
+        raise ValueError(
+            f"{len(problems)} keys do not fit the official model, nothing was written:\n  " + "\n  ".join(problems)
+        )
     model.load_state_dict({name: value for name, (_, value) in theirs.items()})
     return model.eval()
 
@@ -152,12 +165,25 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"no file {path}: expected an official checkpoint (.pth)") from error
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} holds more than tensors, so it could run code and is not opened. Where you trust it, save the weights alone: "
+            f"{path} holds more than tensors, so it could run code and is not opened. "
+            "Where you trust it, save the weights alone: "
             f'torch.save({{"model": torch.load("{path.name}", weights_only=False)["model"]}}, "weights.pth")'
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f'{path}: expected {{"model": state_dict}} or a state dict of tensors, found {type(state).__name__}')
+        raise ValueError(
+            f'{path}: expected {{"model": state_dict}} or a state dict of tensors, found {type(state).__name__}'
+        )
     return state
+
+
+def import_checkpoint(file: Path, out: Path) -> ModelConfig:
+    """Turns an official file into a checkpoint folder. Raises ValueError, and writes nothing, where it cannot."""
+    if out.exists():
+        raise ValueError(f"{out} is already there: choose another --out")
+    model = import_official(read_official(file))
+    training = {"step": 0, "metrics": {}, "command": f"apn import-official {file} --out {out}", "source": file.name}
+    save_checkpoint(out, model, Config(name=out.name, model=model.config), training)
+    return model.config

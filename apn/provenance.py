@@ -160,7 +160,6 @@ def _read_manifest(file: BinaryIO, source_type: str) -> dict[str, str]:
     # Judging a picture must not open connections: what is not embedded in the file is not read.
     context = c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}})
     file.seek(0)
-    # A copy of the stream's bytes is not taken: the reader hashes the file in place.
     with context, c2pa.Reader("", file, context=context) as reader:
         store = json.loads(reader.json())
     manifest = store["manifests"][store["active_manifest"]]

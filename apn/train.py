@@ -7,11 +7,11 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Splits(NamedTuple):
     quarantined: list[tuple[Sample, str]]
 
 
-class NonFiniteLoss(ValueError):
+class NonFiniteLossError(ValueError):
     """A loss term stopped being a number; the message names the term and the step."""
 
 
@@ -56,7 +56,8 @@ def read_splits(config: DataConfig, seed: int) -> Splits:
     """The samples of an experiment. Raises ValueError for data that do not hold both classes."""
     if not config.train:
         raise ValueError("no training data: set data.train to a folder with real/ and generated/, or to a manifest")
-    samples, test = read_samples(config.train), []
+    samples = read_samples(config.train)
+    test: list[Sample] = []
     if config.leave_out_fold:
         folds = read_folds(config.folds or Path(config.train).parent / "folds.json")
         if config.leave_out_fold not in folds:
@@ -83,7 +84,9 @@ class Trainee(NamedTuple):
     club_optimizer: Optimizer
 
 
-def apn_half(fabric: Fabric, trainee: Trainee, batch: Batch, config: Config, step: int) -> tuple[dict[str, float], Pairs]:
+def apn_half(
+    fabric: Fabric, trainee: Trainee, batch: Batch, config: Config, step: int
+) -> tuple[dict[str, float], Pairs]:
     """1. APN learns, CLUB holds still. Returns the loss terms and the detached pairs that CLUB may reuse."""
     model, clubs = trainee.model, trainee.clubs
     model.train()
@@ -123,7 +126,7 @@ def fresh_pairs(model: APN, batch: Batch, club_pairs: str) -> Pairs:
 def _require_finite(terms: dict[str, Tensor], step: int) -> None:
     bad = [name for name, term in terms.items() if not torch.isfinite(term)]
     if bad:
-        raise NonFiniteLoss(
+        raise NonFiniteLossError(
             f"loss term {', '.join(bad)} is not finite at step {step}: lower train.learning_rate, set "
             "train.gradient_clip, or use train.precision = '32-true'; the last checkpoint is from before this step"
         )
@@ -176,7 +179,9 @@ def resolve_precision(precision: str, accelerator: str = "cpu") -> str:
         return precision
     if accelerator == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    native = accelerator == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    native = (
+        accelerator == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
     return "bf16-mixed" if native else "32-true"
 
 
@@ -198,7 +203,7 @@ def validate(model: nn.Module, loader: BatchLoader, device: torch.device | str =
 
 @contextmanager
 def _stop_between_steps() -> Iterator[list[int]]:
-    """The first Ctrl-C (or SIGTERM) lets the step finish, so that what is saved can be resumed exactly; a second is heard."""
+    """The first Ctrl-C (or SIGTERM) lets the step finish, so that what is saved resumes exactly."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -233,7 +238,7 @@ def train(
     """Trains into the run folder `out`: last/ and best/ checkpoints, manifests, log.jsonl, TensorBoard events.
 
     resume: a checkpoint folder or a run folder; the run goes on as if it had never stopped.
-    Raises ValueError for settings, data or checkpoints that do not fit; NonFiniteLoss when a term diverges.
+    Raises ValueError for settings, data or checkpoints that do not fit; NonFiniteLossError when a term diverges.
     """
     console = console or Console(stderr=True)
     if resume is None and (out / "last").exists():
@@ -245,7 +250,8 @@ def train(
     seed_everything(config.train.seed, verbose=False)
     splits = read_splits(config.data, config.train.seed)
     trainee = _build(config, resume)
-    start, seconds, metrics, best = 0, 0.0, {}, -math.inf
+    start, seconds, best = 0, 0.0, -math.inf
+    metrics: dict[str, float] = {}
     if resume is not None:
         start, seconds, metrics, best = _restore(trainee, config, _checkpoint_of(resume))
     out.mkdir(parents=True, exist_ok=True)
@@ -261,7 +267,7 @@ def train(
         trainee.teacher.to(fabric.device)
     apn_batches, club_batches = (fabric.setup_dataloaders(loader) for loader in _loaders(config, splits.train, start))
     validation = _validation_loader(config, splits.validation)
-    club_iterator = iter(club_batches)
+    club_iterator = cast(Iterator[Batch], iter(club_batches))
 
     def facts(step: int) -> dict[str, Any]:
         return {
@@ -288,9 +294,13 @@ def train(
         save_checkpoint(out / name, trainee.model, config, facts(step), state if resumable else None)
 
     began, images, step = time.perf_counter(), 0, start
-    with SummaryWriter(str(out / "tensorboard")) as board, _progress(console) as progress, _stop_between_steps() as stop:
+    with (
+        SummaryWriter(str(out / "tensorboard")) as board,
+        _progress(console) as progress,
+        _stop_between_steps() as stop,
+    ):
         task = progress.add_task("training", total=config.train.steps, completed=start, status="")
-        for batch in apn_batches:
+        for batch in cast(Iterable[Batch], apn_batches):
             set_rates(trainee.model_optimizer, model_rate_factor(config.train, step))
             set_rates(trainee.club_optimizer, 0.1 ** (step // config.train.club_schedule_steps))
             terms, pairs = apn_half(fabric, learner, batch, config, step)
@@ -309,9 +319,7 @@ def train(
             if validation and (step % config.train.validate_every == 0 or last):
                 metrics = validate(model, validation, fabric.device)
                 _log(out, board, step, {f"validation_{name}": value for name, value in metrics.items()})
-                progress.console.print(
-                    f"step {step}: validation AUC {metrics['auc']:.4f}, balanced accuracy {metrics['balanced_accuracy']:.4f}"
-                )
+                progress.console.print(f"step {step}: validation {_in_words(metrics)}")
                 if metrics["auc"] > best:
                     best = metrics["auc"]
                     save("best", step, resumable=False)
@@ -396,6 +404,10 @@ def _report_data(splits: Splits, console: Console) -> None:
         console.print(f"{name}: {len(part) - generated} real, {generated} generated")
     for sample, reason in splits.quarantined:
         console.print(f"quarantined {sample.path}: {reason}", style="yellow")
+
+
+def _in_words(metrics: dict[str, float]) -> str:
+    return f"AUC {metrics['auc']:.4f}, balanced accuracy {metrics['balanced_accuracy']:.4f}"
 
 
 def _log(out: Path, board: SummaryWriter, step: int, values: dict[str, float]) -> None:

@@ -10,12 +10,12 @@ Dimensions: pixels are (H, W, 3) uint8 RGB, S is the side of a crop; every funct
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageFilter
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from apn.config import DegradationConfig
 from apn.crops import CROP_SIZE, Pixels, center_crop, random_crop
 
 Transform = Callable[[Pixels, np.random.Generator], Pixels]
@@ -50,48 +50,6 @@ def resize(pixels: Pixels, size: int, resampling: Image.Resampling = Image.Resam
 def flip(pixels: Pixels) -> Pixels:
     """Mirror left and right; (H, W, 3) stays."""
     return pixels[:, ::-1].copy()
-
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Quality = Annotated[int, Field(ge=1, le=100)]
-Sigma = Annotated[float, Field(ge=0, le=20)]
-Factor = Annotated[float, Field(gt=0, le=1)]
-
-
-class DegradationConfig(BaseModel):
-    """How training crops are degraded, both classes alike: a probability per kind and the (low, high) of its strength.
-
-    Without `one_of` each kind is tossed for on its own, and those that come up are applied in the order below.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    downscale: Probability = 0.0
-    downscale_factor: tuple[Factor, Factor] = (0.5, 1.0)
-    # False: the crop is cut from a smaller picture. A factor that leaves no full crop is raised until one fits, so
-    # small pictures are scaled less; where picture size leaks the label, keep low >= S / shortest side, or use True.
-    # True: the crop itself is scaled down and back up, which asks nothing of the picture's size.
-    downscale_back: bool = False
-    flip: Probability = 0.5
-    blur: Probability = 0.0
-    blur_sigma: tuple[Sigma, Sigma] = (0.1, 1.5)
-    jpeg: Probability = 0.0
-    jpeg_quality: tuple[Quality, Quality] = (30, 100)
-    webp: Probability = 0.0
-    webp_quality: tuple[Quality, Quality] = (30, 100)
-    # Only one kind, drawn among those of positive probability, is tossed for (the official "one of them at random").
-    one_of: bool = False
-    # After all that, every crop goes through a codec: JPEG, or JPEG or WebP evenly ("mixed"); "none" leaves the format
-    # leak in and is there for parity with the official run.
-    codec_last: Literal["none", "jpeg", "mixed"] = "mixed"
-    codec_last_quality: tuple[Quality, Quality] = (60, 100)
-
-    @model_validator(mode="after")
-    def _ranges_are_ordered(self) -> "DegradationConfig":
-        for name, value in self:
-            if isinstance(value, tuple) and value[0] > value[1]:
-                raise ValueError(f"expected {name} as (low, high), found {value}")
-        return self
 
 
 @dataclass(frozen=True)

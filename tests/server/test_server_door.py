@@ -99,6 +99,9 @@ def test_a_loopback_address_needs_none(host: str) -> None:
 
 def test_the_token_stays_out_of_repr_and_must_be_visible() -> None:
     assert TOKEN not in repr(ServerSettings(token=TOKEN))
+    with pytest.raises(ValueError, match="queue_images") as refused:
+        ServerSettings(token=TOKEN, queue_images=1)
+    assert TOKEN not in str(refused.value)
     for bad in ("", "  ", "two words", "ü"):
         with pytest.raises(ValueError, match="printable ASCII"):
             ServerSettings(token=bad)

@@ -1,0 +1,118 @@
+"""Detections as they leave `apn detect`: a table to read, JSON lines, CSV. A row is flushed as soon as it is known."""
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+from apn.detection import Detection
+
+COLUMNS = (
+    "path", "verdict", "probability", "logit", "width", "height", "format", "frames", "error", "warnings", "stability",
+    "metadata",
+)  # fmt: skip
+COLOURS = {"generated": "\x1b[31m", "real": "\x1b[32m", "unsure": "\x1b[33m", "error": "\x1b[35m"}
+RESET = "\x1b[0m"
+
+
+def printable(text: str) -> str:
+    """Safe on a terminal and in UTF-8: control characters and undecodable bytes of file names are replaced."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+class RowWriter(Protocol):
+    """Takes detections one by one."""
+
+    def write(self, row: Detection) -> None: ...
+
+
+class JsonRows:
+    """One JSON object a line."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: Detection) -> None:
+        fields = {**row.to_dict(), "path": row.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")}
+        self._file.write(json.dumps(fields) + "\n")
+        self._file.flush()
+
+
+class CsvRows:
+    """COLUMNS with a header; the lists and the metadata are JSON in their cell, the tiles are left out."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._writer = file, csv.writer(file)
+        self._writer.writerow(COLUMNS)
+
+    def write(self, row: Detection) -> None:
+        fields = row.to_dict()
+        cells = (fields[name] for name in COLUMNS)
+        self._writer.writerow(
+            json.dumps(cell)
+            if isinstance(cell, tuple | dict) and cell
+            else printable(str(cell))
+            if cell
+            else _empty(cell)
+            for cell in cells
+        )
+        self._file.flush()
+
+
+def _empty(cell: object) -> object:
+    """0 and 0.0 are values; None and empty collections are empty cells."""
+    return cell if isinstance(cell, int | float) else ""
+
+
+class TableRows:
+    """A line an image, the widest column last, so that rows can be printed before all of them are known."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._colour = file, file.isatty()
+        self._started = False
+
+    def write(self, row: Detection) -> None:
+        if not self._started:
+            self._file.write(f"{'verdict':<10} {'probability':>11}  {'size':<13} {'format':<8} file\n")
+            self._started = True
+        verdict = row.verdict or "error"
+        score = "" if row.probability is None else f"{row.probability:.3f}"
+        size = "" if row.width is None else f"{row.width} x {row.height}"
+        word = f"{verdict:<10}"
+        if self._colour:
+            word = f"{COLOURS[verdict]}{word}{RESET}"
+        self._file.write(f"{word} {score:>11}  {size:<13} {row.format or '':<8} {printable(row.path)}\n")
+        notes = ([row.error] if row.error else []) + list(row.warnings)
+        notes += [f"found in the file: {key}: {value}" for key, value in row.metadata.items()]
+        for note in notes:
+            self._file.write(f"{'':<12}{printable(note)}\n")
+        self._file.flush()
+
+
+@contextmanager
+def open_progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar with images per second on stderr, where that is a terminal and there is more than one image.
+
+    Yields what to call after each row. Rows written to `sys.stdout` meanwhile appear above the bar.
+    """
+    if not sys.stderr.isatty() or total < 2:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty()) as progress:
+        task, started = progress.add_task("", total=total, rate=""), time.perf_counter()
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            progress.update(task, advance=1, rate=f"{done / (time.perf_counter() - started):.1f} images/s")
+
+        yield advance

@@ -1,0 +1,58 @@
+"""The spatial branch splits one embedding into two orthogonal parts that add up to it."""
+
+import torch
+from tiny import noise, tiny_config
+from torch import Tensor, nn
+
+from apn.models.backbones import num_features
+from apn.models.spatial import SpatialBranch, project
+
+
+def orthonormal_rows(seed: int = 0) -> Tensor:
+    return torch.linalg.qr(torch.randn(48, 48, generator=torch.Generator().manual_seed(seed))).Q
+
+
+def branch(**changes: object) -> SpatialBranch:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SpatialBranch(tiny_config(**changes)).eval()
+
+
+def test_projection_onto_orthonormal_rows() -> None:
+    rows = orthonormal_rows()
+    artifact, irrelevant = rows[:24], rows[24:]
+    embedding = torch.randn(5, 48, generator=torch.Generator().manual_seed(1))
+    part = project(embedding, artifact)
+    torch.testing.assert_close(project(part, artifact), part, atol=1e-5, rtol=0)  # twice is once
+    torch.testing.assert_close(project(part, irrelevant), torch.zeros(5, 48), atol=1e-5, rtol=0)
+    torch.testing.assert_close(part + project(embedding, irrelevant), embedding, atol=1e-5, rtol=0)
+    torch.testing.assert_close(part @ artifact.T, embedding @ artifact.T, atol=1e-5, rtol=0)  # coordinates are kept
+
+
+@torch.inference_mode()
+def test_bases_start_as_the_halves_of_the_embedding() -> None:
+    model, image = branch(), noise(3)
+    embedding, output = model.embed(image), model(image)
+    zeros = torch.zeros(3, 24)
+    torch.testing.assert_close(output.irrelevant, torch.cat([embedding[:, :24], zeros], dim=1))
+    torch.testing.assert_close(output.artifact, torch.cat([zeros, embedding[:, 24:]], dim=1))
+    assert embedding.std() > 1e-3
+
+
+@torch.inference_mode()
+def test_normalization_is_the_imagenet_one_of_the_backbone() -> None:
+    plain, normalized = (branch(spatial_backbone="resnet18", spatial_normalize=on) for on in (False, True))
+    image = noise(2)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    torch.testing.assert_close(normalized.embed(image), plain.embed((image - mean) / std))
+    assert plain.state_dict().keys() == normalized.state_dict().keys()  # a setting, not weights
+
+
+def test_head_is_linear_relu_linear() -> None:
+    model = branch()
+    assert [type(layer) for layer in model.head] == [nn.Linear, nn.ReLU, nn.Linear]
+    assert [tuple(layer.weight.shape) for layer in model.head if isinstance(layer, nn.Linear)] == [
+        (48, num_features(model.backbone)),
+        (48, 48),
+    ]
