@@ -31,14 +31,17 @@ def to_input(crops: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
 
 
-def onnx_backend(graph: Path, device: Device = "cpu") -> Backend:
-    """Logits from an ONNX graph with input `image` (N, 3, S, S) and output `logits` (N, 2)."""
+def onnx_backend(graph: Path, device: Device = "cpu", *, threads: int | None = None) -> Backend:
+    """Logits from an ONNX graph with input `image` (N, 3, S, S) and output `logits` (N, 2).
+
+    threads: processor cores to use, all that this process may use by default.
+    """
     import onnxruntime
 
     if not graph.is_file():
         raise ValueError(f"no ONNX graph {graph}: make it with `apn export {graph.parent} --out {graph}`")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    options.intra_op_num_threads = threads or _usable_cores()
     options.log_severity_level = 3
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}[
         device
@@ -51,6 +54,11 @@ def onnx_backend(graph: Path, device: Device = "cpu") -> Backend:
         return session.run(["logits"], {"image": to_input(crops)})[0]
 
     return logits
+
+
+def _usable_cores() -> int:
+    """Not os.cpu_count(), which counts cores that a container may not use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def torch_backend(folder: Path, device: Device = "cpu") -> Backend:

@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -79,13 +79,25 @@ def read_calibration(folder: Path) -> Calibration:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         calibration = Calibration(**_tuples(values))
+        problem = _problem(calibration)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a calibration: expected JSON as `apn calibrate` writes it ({error})"
         ) from error
-    if not 0 <= calibration.real_below <= calibration.generated_from <= 1 or calibration.temperature <= 0:
-        raise ValueError(f"{path}: expected 0 <= real_below <= generated_from <= 1 and temperature > 0, found {values}")
+    if problem:
+        raise ValueError(f"{path}: expected {problem}, found {values}")
     return calibration
+
+
+def _problem(calibration: Calibration) -> str | None:
+    if calibration.method not in get_args(Method):
+        return f"a method of {', '.join(get_args(Method))}"
+    if not 0 <= calibration.real_below <= calibration.generated_from <= 1 or not calibration.temperature > 0:
+        return "0 <= real_below <= generated_from <= 1 and temperature > 0"
+    knots = len(calibration.knots_logit), len(calibration.knots_probability)
+    if calibration.method == "isotonic" and not 0 < knots[0] == knots[1]:
+        return "as many knots_logit as knots_probability"
+    return None
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
@@ -122,10 +134,11 @@ def fit_calibration(
         if not 0 < rate < 1:
             raise ValueError(f"expected {name} between 0 and 1, found {rate}")
     fitted = _fit_map(logits, labels, method)
-    # `generated` from just above the highest held-out real logit that may still be called real.
-    upper = np.nextafter(conformal_quantile(real, 1 - target_fpr), np.inf)
+    # `generated` from just above the highest held-out real probability that may not be called so: above, because an
+    # isotonic map gives one probability to many logits.
+    upper = conformal_quantile(real, 1 - target_fpr)
     lower = -conformal_quantile(-generated, 1 - target_fnr)
-    generated_from = min(fitted.probability(upper), 1.0) if np.isfinite(upper) else 1.0
+    generated_from = min(float(np.nextafter(fitted.probability(upper), np.inf)), 1.0) if np.isfinite(upper) else 1.0
     real_below = min(fitted.probability(lower), generated_from) if np.isfinite(lower) else 0.0
     return Calibration(
         method=method,

@@ -28,6 +28,8 @@ def save_checkpoint(
     training: JSON facts about how the weights came to be (step, metrics, data). state: what resuming needs.
     """
     unfinished, previous = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("unfinished", "previous"))
+    if previous.exists() and not folder.exists():  # a save was killed between its two renames
+        previous.rename(folder)
     for leftover in (unfinished, previous):
         shutil.rmtree(leftover, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -37,9 +39,14 @@ def save_checkpoint(
     (unfinished / TRAINING).write_text(json.dumps(training, indent=2) + "\n", encoding="utf-8")
     if state is not None:
         torch.save(state, unfinished / STATE)
-    if folder.exists():
-        folder.rename(previous)
-    unfinished.rename(folder)
+    try:
+        if folder.exists():
+            folder.rename(previous)
+        unfinished.rename(folder)
+    except BaseException:
+        if previous.exists():
+            previous.rename(folder)
+        raise
     shutil.rmtree(previous, ignore_errors=True)
 
 

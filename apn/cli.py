@@ -194,6 +194,46 @@ def export(
 
 
 @app.command()
+def score(
+    data: Annotated[str, typer.Argument(help="Folder with real/ and generated/, or a manifest.")],
+    out: Annotated[Path, typer.Option(help="CSV to write: a row an image.")],
+    protocol: Annotated[
+        Literal["native", "aligned"], typer.Option(help="aligned: both classes cut and saved alike (JPEG q96).")
+    ] = "native",
+    weights: Weights = "apn-mini",
+    backend: BackendOption = "auto",
+    device: DeviceOption = "cpu",
+    calibration: CalibrationOption = None,
+) -> None:
+    """Score labelled images, for `apn report` and `apn calibrate`. Failed files are rows too; exit code 1 if any."""
+    from apn.data.samples import read_samples
+    from apn.detector import load
+    from apn.evaluate import score_samples
+
+    samples = read_samples(data)
+    detector = load(weights, backend=backend, device=device, calibration=calibration)
+    failed = score_samples(detector, samples, protocol, out)
+    typer.echo(f"{out}: {len(samples) - failed} images scored, {failed} failed")
+    if failed:
+        sys.exit(1)
+
+
+@app.command()
+def report(
+    scores: Annotated[Path, typer.Argument(help="A table of `apn score`.")],
+    threshold: Annotated[float, typer.Option(help="Probability from which an image counts as generated.")] = 0.5,
+) -> None:
+    """Print AUC (95 % interval) and balanced accuracy from a table of scores, overall and per generator."""
+    from apn.evaluate import markdown, read_scores
+    from apn.evaluate import report as tabulate
+
+    table = read_scores(scores)
+    typer.echo(markdown(tabulate(table, threshold)))
+    if table.failed:
+        typer.echo(f"\n{table.failed} images have no score and are left out.")
+
+
+@app.command()
 def calibrate(
     scores: Annotated[str, typer.Argument(help="CSV or JSONL with `logit` and `label`, or labelled images to score.")],
     out: Annotated[Path, typer.Option(help="Calibration file to write.")] = Path("calibration.json"),

@@ -23,7 +23,9 @@ def balanced_accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0
 
 def probabilities(logits: NDArray[np.floating]) -> NDArray[np.floating]:
     """Probability of generated (...,) from logits (..., 2), a softmax; uncalibrated."""
-    return 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))
+    margin = logits[..., 1] - logits[..., 0]
+    odds = np.exp(-np.abs(margin))  # at most 1: no overflow, and small probabilities keep their digits
+    return np.where(margin >= 0, 1, odds) / (1 + odds)
 
 
 def bootstrap_interval(

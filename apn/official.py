@@ -164,6 +164,9 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise ValueError(f"no file {path}: expected an official checkpoint (.pth)") from error
     except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            if file.read(2) not in (b"PK", b"\x80\x02"):  # torch.save's zip, and the pickle it wrote before 1.6
+                raise ValueError(f"{path} is not a PyTorch checkpoint: it starts like another kind of file") from error
         raise ValueError(
             f"{path} holds more than tensors, so it could run code and is not opened. "
             "Where you trust it, save the weights alone: "

@@ -1,6 +1,6 @@
 """The inputs behind `tests/golden`: official weights drawn from their own names, and two pictures.
 
-`official_forward.npz` and `official_losses.npz` hold what the public code computed from them (evaluation mode, float32).
+`official_forward.npz` and `official_losses.npz` hold what the public code made of them (evaluation mode, float32).
 """
 
 import json

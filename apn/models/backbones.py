@@ -4,6 +4,7 @@ A backbone maps (B, 3, H, W) to pooled features (B, num_features) and has the at
 """
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -46,7 +47,7 @@ def build_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
             raise ValueError(f"backbone {name!r} has no pretrained weights: set its `pretrained` to false")
         return OWN_BACKBONES[name]().to(memory_format=torch.channels_last)
     if not timm.is_model(name.split(".")[0]):
-        close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8]) or "see timm.list_models()"
+        close = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
         raise ValueError(f"no backbone {name!r}: expected one of {', '.join(OWN_BACKBONES)} or a timm model ({close})")
     if pretrained and name in PACKAGED_WEIGHTS and find_spec(PACKAGED_WEIGHTS[name]):
         backbone = timm.create_model(name, num_classes=0)

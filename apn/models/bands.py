@@ -70,18 +70,21 @@ def void_bands(bands: AxisBands) -> AxisBands:
 
 def suppress_bands(bands: AxisBands) -> AxisBands:
     """Non-maximum suppression: voids a band more than half of whose own length lies under one stronger, kept band."""
-    length = bands.end - bands.start
-    order = bands.confidence.argsort(dim=-1, descending=True, stable=True)
-    stronger = order.argsort(dim=-1)[..., :, None] > order.argsort(dim=-1)[..., None, :]
+    confidence, length = bands.confidence, bands.end - bands.start
+    one, other = confidence[..., :, None], confidence[..., None, :]
+    place = torch.arange(confidence.shape[-1], device=confidence.device)
+    stronger = (other > one) | (
+        (other == one) & (place < place[:, None])
+    )  # (B, C, K, K): other than one; ties in order
     overlap = torch.minimum(bands.end[..., :, None], bands.end[..., None, :]) - torch.maximum(
         bands.start[..., :, None], bands.start[..., None, :]
     )
     covers = stronger & (overlap > 0.5 * length[..., :, None])  # (B, C, K, K): band of column covers band of row
+    rank = stronger.sum(dim=-1)  # comparisons rather than a stable sort, which has no ONNX operator
     kept = torch.ones_like(length, dtype=torch.bool)
-    for rank in range(order.shape[-1]):  # strongest first: a band is judged after all that may suppress it
-        band = order[..., rank : rank + 1]
-        row = covers.gather(-2, band[..., None].expand(*band.shape, covers.shape[-1])).squeeze(-2)
-        kept = kept.scatter(-1, band, ~(row & kept).any(-1, keepdim=True))
+    for judged in range(len(place)):  # strongest first: a band is judged after all that may suppress it
+        covered = (covers & kept[..., None, :]).any(dim=-1)
+        kept = kept & ~(covered & (rank == judged))
     return AxisBands(*(torch.where(kept, values, 0.0) for values in bands))
 
 

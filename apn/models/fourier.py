@@ -35,7 +35,7 @@ class FFT(nn.Module):
 
 
 class MatrixDFT(nn.Module):
-    """The same transforms as products with real matrices: four products, each with its cosines and sines side by side."""
+    """The same transforms as four products with real matrices, cosines and sines side by side in each."""
 
     self_conjugate: Tensor
     constant: Tensor
@@ -70,10 +70,10 @@ class MatrixDFT(nn.Module):
 
     def forward(self, image: Tensor) -> Spectrum:
         """image (..., H, W) -> spectrum (..., H, M)."""
-        middle = 0.5  # taken out and put back at frequency zero: smaller sums, ten times less rounding
-        columns = torch.cat(((image - middle) @ self.to_columns).split(self.columns, dim=-1), dim=-2)  # (..., 2 H, M)
+        mean = image.mean(dim=(-2, -1), keepdim=True)  # put back at frequency zero: smaller sums, less rounding
+        columns = torch.cat(((image - mean) @ self.to_columns).split(self.columns, dim=-1), dim=-2)  # (..., 2 H, M)
         real, imaginary = (self.to_rows @ columns).split(self.height, dim=-2)
-        return Spectrum(real + middle * self.constant, torch.where(self.self_conjugate, 0.0, imaginary))
+        return Spectrum(real + mean * self.constant, torch.where(self.self_conjugate, 0.0, imaginary))
 
     def inverse(self, spectrum: Spectrum) -> Tensor:
         """spectrum (..., H, M) -> image (..., H, W); like irfft2 it ignores imaginary parts of columns 0 and W/2."""

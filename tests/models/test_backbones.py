@@ -47,9 +47,11 @@ def test_narrow_resnet_shrinks_by_32_and_averages() -> None:
 
 
 def test_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(ValueError, match=r"no backbone 'resnet19'.*resnet10_narrow.*resnet101"):
+    with pytest.raises(ValueError, match=r"no backbone 'resnet19'.*resnet10_narrow or a timm model \(resnet18,"):
         build_backbone("resnet19")
-    with pytest.raises(ValueError, match="'resnet10_narrow' has no pretrained weights.*`pretrained` to false"):
+    with pytest.raises(ValueError, match=r"no backbone 'zzz'.*see timm.list_models\(\)"):
+        build_backbone("zzz")
+    with pytest.raises(ValueError, match=r"'resnet10_narrow' has no pretrained weights.*`pretrained` to false"):
         build_backbone("resnet10_narrow", pretrained=True)
 
 

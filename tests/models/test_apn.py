@@ -1,0 +1,63 @@
+"""The whole network: what inference leaves out, colour order, shapes, and the float32 island under autocast."""
+
+import pytest
+import torch
+from tiny import noise, tiny_model
+
+
+@torch.inference_mode()
+def test_inference_leaves_out_the_irrelevant_side_and_nothing_else() -> None:
+    model, image = tiny_model().eval(), noise(2)
+    whole, short = model(image), model(image, irrelevant=False)
+    assert short.irrelevant_frequency is None
+    for name in set(whole._fields) - {"irrelevant_frequency", "proposals"}:
+        torch.testing.assert_close(getattr(short, name), getattr(whole, name), rtol=0, atol=0)
+
+
+@torch.inference_mode()
+def test_logits_classify_the_mean_of_the_two_artifacts() -> None:
+    model = tiny_model().eval()
+    output = model(noise(2))
+    mean = (output.artifact_frequency + output.artifact_spatial) / 2
+    torch.testing.assert_close(output.logits, model.classifier(mean))
+    torch.testing.assert_close(output.logits_frequency, model.classifier(output.artifact_frequency))
+    torch.testing.assert_close(output.logits_spatial, model.classifier(output.artifact_spatial))
+
+
+@torch.inference_mode()
+def test_bgr_weights_still_take_rgb() -> None:
+    rgb, bgr = (tiny_model(channel_order=order).eval() for order in ("rgb", "bgr"))
+    image = noise(2)
+    torch.testing.assert_close(bgr(image).logits, rgb(image.flip(1)).logits, rtol=0, atol=0)
+    assert not torch.allclose(bgr(image).logits, rgb(image).logits, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 65, 64), (2, 1, 64, 64), (3, 64, 64)])
+def test_another_shape_is_quoted(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"expected images \(B, 3, 64, 64\), found \({', '.join(map(str, shape))}\)"):
+        tiny_model()(torch.zeros(shape))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("mode", ["hard", "soft"])
+def test_autocast_leaves_spectrum_and_proposers_in_float32(mode: str) -> None:
+    model, image = tiny_model(bands=mode).eval(), noise(2)
+    exact = model(image)
+    purified = model.frequency.split(image)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(image)
+        assert (model.frequency.split(image)[0] - purified).abs().max() < 1e-6
+    assert output.artifact_spatial.dtype == torch.bfloat16  # autocast did act
+    for found, expected in zip(output.proposals.axes(), exact.proposals.axes(), strict=True):
+        for edge, wanted in zip(found, expected, strict=True):
+            assert edge.dtype == torch.float32
+            assert (edge - wanted).abs().max() < 1e-6
+
+
+@torch.inference_mode()
+def test_images_of_a_batch_do_not_mix() -> None:
+    model, image = tiny_model(bands="soft").eval(), noise(3)
+    together = model(image).logits
+    alone = torch.cat([model(one[None]).logits for one in image])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-4)
+    assert (together[0] - together[1]).abs().max() > 1e-6

@@ -1,0 +1,194 @@
+"""Calibration: it recovers what made the logits, keeps the promised error rates, and says what is wrong with a file."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apn.calibration import (
+    Calibration,
+    conformal_quantile,
+    expected_calibration_error,
+    fit_calibration,
+    read_calibration,
+    sigmoid,
+    write_calibration,
+)
+
+
+def simulated(count: int, temperature: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose true probability of generated is sigmoid(logit / temperature), and labels tossed with it."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(0, 2, count)
+    labels = (rng.random(count) < 1 / (1 + np.exp(-true))).astype(int)
+    return temperature * true, labels
+
+
+def test_temperature_is_recovered() -> None:
+    for temperature in (0.5, 3.0):
+        logits, labels = simulated(20_000, temperature)
+        found = fit_calibration(logits, labels, fitted_on="simulation")
+        assert found.temperature == pytest.approx(temperature, rel=0.05)
+        assert found.ece is not None
+        assert found.ece < 0.015
+        softmax_error = expected_calibration_error([sigmoid(x) for x in logits], labels)
+        assert softmax_error > 5 * found.ece
+
+
+def test_class_shares_do_not_move_the_temperature() -> None:
+    """Fitted as if half were real: dropping most real images must not make the detector suspicious."""
+    logits, labels = simulated(60_000, 2.0)
+    kept = (labels == 1) | (np.random.default_rng(1).random(len(labels)) < 0.2)
+    found = fit_calibration(logits[kept], labels[kept], fitted_on="simulation")
+    assert found.temperature == pytest.approx(2.0, rel=0.05)
+
+
+def test_isotonic_map_is_monotone_and_recovers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.uniform(-3, 3, 30_000)
+    truth = np.clip(0.5 + logits / 10 + 0.2 * np.sign(logits), 0, 1)  # a step that no temperature follows
+    labels = (rng.random(len(logits)) < truth).astype(int)
+    found = fit_calibration(logits, labels, method="isotonic", fitted_on="simulation")
+    grid = np.linspace(-5, 5, 301)
+    values = np.array([found.probability(x) for x in grid])
+    assert (np.diff(values) >= 0).all()
+    inside = (np.abs(grid) < 2.9) & (np.abs(grid) > 0.1)
+    expected = np.clip(0.5 + grid / 10 + 0.2 * np.sign(grid), 0, 1)
+    assert np.abs(values - expected)[inside].max() < 0.06
+    assert values[0] >= 1e-3
+    assert values[-1] <= 1 - 1e-3  # never certain
+    assert all(math.isfinite(found.probability(x)) for x in (-1e9, 1e9))
+
+
+def test_thresholds_keep_the_promised_rates() -> None:
+    """Averaged over many calibration sets, whatever the distribution: at most the target, and not far under it."""
+    rng = np.random.default_rng(0)
+    rates = {"fpr": [], "fnr": []}
+    fresh = {0: rng.gamma(2, 1, 20_000), 1: 0.5 + rng.gamma(4, 1, 20_000)}
+    for _ in range(100):
+        logits = np.concatenate([rng.gamma(2, 1, 99), 0.5 + rng.gamma(4, 1, 99)])
+        # method "none" has a known map, so that rates can be read off logits
+        found = fit_calibration(
+            logits, np.repeat([0, 1], 99), method="none", target_fpr=0.1, target_fnr=0.04, fitted_on="simulation"
+        )
+        upper, lower = (math.log(p / (1 - p)) for p in (found.generated_from, found.real_below))
+        rates["fpr"].append((fresh[0] >= upper).mean())
+        rates["fnr"].append((fresh[1] < lower).mean())
+        assert found.real_below <= found.generated_from
+    assert 0.085 < np.mean(rates["fpr"]) < 0.105
+    assert 0.03 < np.mean(rates["fnr"]) < 0.045
+
+
+@pytest.mark.parametrize("method", ["none", "temperature", "isotonic"])
+def test_thresholds_keep_the_rates_on_the_images_they_were_fitted_on(method: str) -> None:
+    logits, labels = simulated(4000)
+    found = fit_calibration(logits, labels, method=method, target_fpr=0.1, target_fnr=0.05, fitted_on="simulation")
+    verdicts = np.array([found.verdict(found.probability(x)) for x in logits])
+    assert (verdicts[labels == 0] == "generated").mean() <= 0.1 + 1e-9
+    assert (verdicts[labels == 1] == "real").mean() <= 0.05 + 1e-9
+    if method != "isotonic":  # its plateaus are called generated, or real, as a whole or not at all
+        assert (verdicts[labels == 0] == "generated").mean() > 0.09
+        assert (verdicts[labels == 1] == "real").mean() > 0.04
+    assert {"real", "unsure", "generated"} == set(verdicts)
+
+
+def test_a_perfect_detector_has_no_unsure_band() -> None:
+    logits = np.concatenate([np.linspace(-5, -1, 100), np.linspace(1, 5, 100)])
+    found = fit_calibration(logits, np.repeat([0, 1], 100), fitted_on="simulation")
+    assert found.real_below == found.generated_from
+    assert {found.verdict(p) for p in np.linspace(0, 1, 101)} == {"real", "generated"}
+
+
+def test_few_images_promise_nothing() -> None:
+    """20 images of a class cannot promise 1 %: then no verdict is given on that side."""
+    logits, labels = np.linspace(-3, 3, 60), np.repeat([0, 1], 30)
+    found = fit_calibration(logits, labels, target_fpr=0.01, target_fnr=0.01, fitted_on="simulation")
+    assert found.verdict(0.999) == "unsure"
+    assert found.verdict(0.001) == "unsure"
+
+
+def test_what_was_measured_is_written_down() -> None:
+    logits, labels = simulated(500)
+    found = fit_calibration(logits, labels, target_fpr=0.2, fitted_on="500 made numbers")
+    assert (found.real_images, found.generated_images) == ((labels == 0).sum(), (labels == 1).sum())
+    assert (found.target_fpr, found.target_fnr, found.fitted_on) == (0.2, 0.05, "500 made numbers")
+    assert "knots_logit" not in found.describe()
+    assert found.describe()["temperature"] == found.temperature
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0.5, 2.0), (0.75, 3.0), (0.76, math.inf), (0.25, 1.0)])
+def test_conformal_quantile_by_hand(level: float, expected: float) -> None:
+    assert conformal_quantile(np.array([3.0, 1.0, 2.0]), level) == expected
+
+
+def test_expected_calibration_error_by_hand() -> None:
+    assert expected_calibration_error([0.5, 0.5], [0, 1]) == pytest.approx(0)
+    assert expected_calibration_error([0.75, 0.75], [0, 1]) == pytest.approx(0.25)
+    assert expected_calibration_error([0.0, 1.0], [1, 0]) == pytest.approx(1)
+    # Two of two bins: |0.5 - 0.2| over two images, |1 - 0.9| over one.
+    assert expected_calibration_error([0.1, 0.3, 0.9], [0, 1, 1], bins=2) == pytest.approx((2 * 0.3 + 0.1) / 3)
+
+
+@given(st.floats(-1e6, 1e6))
+def test_sigmoid_never_overflows_and_is_symmetric(logit: float) -> None:
+    assert sigmoid(logit) + sigmoid(-logit) == pytest.approx(1)
+    assert sigmoid(logit) == pytest.approx(0.5 * (1 + math.tanh(logit / 2)), abs=1e-12)
+
+
+@pytest.mark.parametrize("method", ["none", "temperature", "isotonic"])
+def test_written_and_read_back(method: str, tmp_path: Path) -> None:
+    found = fit_calibration(*simulated(300), method=method, fitted_on="simulation")
+    write_calibration(found, tmp_path / "calibration.json")
+    assert read_calibration(tmp_path) == found
+    assert read_calibration(tmp_path / "calibration.json") == found
+
+
+def test_a_folder_without_one_means_softmax_and_a_half(tmp_path: Path) -> None:
+    found = read_calibration(tmp_path)
+    assert found == Calibration()
+    assert found.probability(1.5) == sigmoid(1.5)
+    assert [found.verdict(p) for p in (0.4999, 0.5)] == ["real", "generated"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "is not a calibration: expected JSON as `apn calibrate` writes it"),
+        ("[1]", "is not a calibration"),
+        ('{"temprature": 2}', "is not a calibration.*temprature"),
+        ('{"temperature": 0}', "temperature > 0, found"),
+        ('{"temperature": "hot"}', "is not a calibration"),
+        ('{"real_below": 0.9}', "expected 0 <= real_below <= generated_from <= 1"),
+        ('{"method": "magic"}', "magic"),
+        ('{"method": "isotonic"}', "knots"),
+    ],
+)
+def test_a_file_that_is_no_calibration(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"calibration.json.*{message}"):
+        read_calibration(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gone.json is not a calibration"):
+        read_calibration(tmp_path / "gone.json")
+
+
+def test_data_that_cannot_be_fitted() -> None:
+    logits, labels = simulated(300)
+    with pytest.raises(ValueError, match=r"expected at least 20 real and 20 generated images .*, found 100 and 0"):
+        fit_calibration(np.zeros(100), np.zeros(100), fitted_on="nothing")
+    with pytest.raises(ValueError, match="wrong labels"):
+        fit_calibration(logits, 1 - labels, fitted_on="nothing")
+    with pytest.raises(ValueError, match="expected target_fpr between 0 and 1, found 1"):
+        fit_calibration(logits, labels, target_fpr=1, fitted_on="nothing")
+
+
+def test_the_file_is_plain_json(tmp_path: Path) -> None:
+    write_calibration(Calibration(temperature=2.0), tmp_path / "c.json")
+    assert json.loads((tmp_path / "c.json").read_text())["temperature"] == 2.0

@@ -1,0 +1,189 @@
+"""The detector's promises: one image one row, scores that depend on nothing but the image, verdicts that hold."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import apn
+from apn.calibration import Calibration
+from apn.crops import crop, tile_corners
+from apn.detector import DELIVERIES, Detector
+
+DEMO = sorted((Path(__file__).parent.parent / "demo" / "images").iterdir())
+SIZE = 32
+
+
+def brightness_backend(crops: np.ndarray) -> np.ndarray:
+    """Generated minus real logit: the crop's mean, from -8 (black) to 8 (white)."""
+    mean = crops.reshape(len(crops), -1).mean(axis=1) / 255
+    return np.stack([np.zeros(len(crops)), 16 * mean - 8], axis=1).astype(np.float32)
+
+
+def ripple_backend(crops: np.ndarray) -> np.ndarray:
+    """A detector of pixel-fine stripes, which every re-delivery wipes out."""
+    ripple = np.abs(np.diff(crops[..., 0].astype(float), axis=2)).mean(axis=(1, 2))
+    return np.stack([np.zeros(len(crops)), ripple - 100], axis=1).astype(np.float32)
+
+
+def make_detector(backend=brightness_backend, calibration: Calibration | None = None) -> Detector:
+    return Detector(
+        backend,
+        name="fake",
+        sha256="0" * 64,
+        crop_size=SIZE,
+        calibration=calibration or Calibration(),
+        backend_name="onnx",
+    )
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(100, 70), (32, 32), (31, 400), (1, 1)])
+def test_logit_is_the_mean_over_the_tile_grid(shape):
+    pixels = picture(*shape)
+    row = make_detector().detect(pixels)
+    tiles = np.stack([crop(pixels, top, left, SIZE) for top, left in tile_corners(*shape, SIZE)])
+    assert row.logit == pytest.approx(np.diff(brightness_backend(tiles)).mean(), abs=1e-6)
+    assert [(tile.top, tile.left) for tile in row.tiles] == tile_corners(*shape, SIZE)
+    assert row.probability == pytest.approx(1 / (1 + np.exp(-row.logit)))
+    assert (row.width, row.height) == shape[::-1]
+
+
+def test_path_bytes_and_pixels_of_an_image_get_the_same_row(tmp_path):
+    pixels = picture(50, 60)
+    path = tmp_path / "a.png"
+    path.write_bytes(png(pixels))
+    detector = make_detector()
+    rows = [detector.detect(source) for source in (path, str(path), path.read_bytes(), pixels)]
+    assert len({(row.logit, row.verdict, row.tiles) for row in rows}) == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_rows_keep_the_order_of_the_images_at_any_batch_size(batch_size):
+    images = [np.full((40, 40 + 30 * i, 3), 20 * i, np.uint8) for i in range(12)]
+    rows = list(make_detector().detect_many(images, batch_size=batch_size))
+    assert [row.width for row in rows] == [image.shape[1] for image in images]
+    expected = [16 * 20 * i / 255 - 8 for i in range(12)]
+    assert [row.logit for row in rows] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_broken_file_is_a_row_of_its_own_and_the_others_are_scored(tmp_path):
+    good, bad, gone = tmp_path / "good.png", tmp_path / "bad.png", tmp_path / "gone.png"
+    good.write_bytes(png(picture(40, 40)))
+    bad.write_bytes(b"not an image")
+    rows = list(make_detector().detect_many([good, bad, gone, good]))
+    assert [row.path for row in rows] == [str(path) for path in (good, bad, gone, good)]
+    assert [row.error is None for row in rows] == [True, False, False, True]
+    assert all(row.verdict is None and row.probability is None and row.logit is None for row in rows[1:3])
+    assert rows[0].logit == rows[3].logit
+
+
+def test_detect_raises_what_detect_many_reports():
+    with pytest.raises(apn.ImageError, match=r"\w+ \w+"):
+        make_detector().detect(b"not an image")
+    with pytest.raises(apn.ImageError, match=r"expected RGB pixels"):
+        make_detector().detect(np.zeros((4, 4), np.uint8))
+
+
+def test_thresholds_make_three_verdicts():
+    detector = make_detector(calibration=Calibration(real_below=0.3, generated_from=0.7))
+    greys = (0, 128, 255)
+    verdicts = [detector.detect(np.full((40, 40, 3), grey, np.uint8)).verdict for grey in greys]
+    assert verdicts == ["real", "unsure", "generated"]
+
+
+def test_a_verdict_that_another_delivery_overturns_is_unsure_and_says_which():
+    stripes = np.tile(np.array([0, 255], np.uint8), (64, 32))
+    image = np.repeat(stripes[..., None], 3, axis=2)
+    detector = make_detector(ripple_backend)
+    assert detector.detect(image, stability=False).verdict == "generated"
+    row = detector.detect(image)
+    assert row.verdict == "unsure"
+    assert [delivery.name for delivery in row.stability] == list(DELIVERIES)
+    overturned = {delivery.name for delivery in row.stability if delivery.verdict != "generated"}
+    assert "resize x0.75" in overturned
+    assert all(name in row.warnings[-1] for name in overturned)
+
+
+def test_a_verdict_that_every_delivery_keeps_stands():
+    row = make_detector().detect(np.full((100, 100, 3), 250, np.uint8))
+    assert row.verdict == "generated"
+    assert {delivery.verdict for delivery in row.stability} == {"generated"}
+
+
+def test_small_and_strongly_compressed_images_are_warned_of():
+    file = io.BytesIO()
+    Image.fromarray(picture(20, 300)).save(file, "JPEG", quality=20)
+    warnings = " ".join(make_detector().detect(file.getvalue(), stability=False).warnings)
+    assert "small: 300 x 20" in warnings
+    assert "JPEG quality about 20" in warnings
+
+
+def test_what_is_kept_of_a_decoded_image_does_not_grow_with_it():
+    prepared = make_detector()._prepare(picture(2000, 1500), "big", stability=True, options={})
+    assert prepared.facts is not None
+    assert prepared.facts.pixels.base is None
+    assert prepared.facts.pixels.size == 0
+    kept = prepared.tiles.nbytes + sum(window.nbytes for window in prepared.windows if window.base is None)
+    assert len(prepared.windows) == len(prepared.tiles) == 9
+    assert kept <= 9 * 3 * (SIZE**2 + 43**2)
+
+
+def test_stopping_early_leaves_no_work_behind():
+    opened = []
+
+    def images():
+        for number in range(1000):
+            opened.append(number)
+            yield picture(40, 40)
+
+    rows = make_detector().detect_many(images(), batch_size=1, workers=2)
+    next(rows)
+    rows.close()
+    assert len(opened) < 20
+
+
+# The shipped weights --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Detector:
+    return apn.load("apn-mini")
+
+
+def test_shipped_scores_do_not_depend_on_batch_size_or_company(shipped):
+    together = list(shipped.detect_many(DEMO, stability=False, batch_size=16))
+    backwards = list(shipped.detect_many(DEMO[::-1], stability=False, batch_size=5))[::-1]
+    alone = [shipped.detect(path, stability=False) for path in DEMO]
+    for rows in (backwards, alone):
+        assert [row.logit for row in rows] == pytest.approx([row.logit for row in together], abs=1e-5)
+
+
+def test_torch_gives_the_probabilities_of_the_shipped_graph(shipped):
+    torch_rows = apn.load("apn-mini", backend="torch").detect_many(DEMO, stability=False)
+    onnx_rows = shipped.detect_many(DEMO, stability=False)
+    assert [row.probability for row in torch_rows] == pytest.approx([row.probability for row in onnx_rows], abs=1e-4)
+
+
+def test_the_detector_describes_itself(shipped):
+    facts = shipped.describe()
+    assert facts["name"] == "apn-mini"
+    assert len(facts["sha256"]) == 64
+    assert 0 <= facts["thresholds"]["real_below"] <= facts["thresholds"]["generated_from"] <= 1
+    assert facts["calibration"]["method"] in {"temperature", "isotonic"}
+
+
+def test_unknown_weights_name_the_known_ones():
+    with pytest.raises(ValueError, match="expected a checkpoint folder or one of apn-mini"):
+        apn.load("apn-maxi")

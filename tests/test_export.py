@@ -1,0 +1,130 @@
+"""An exported graph computes what the checkpoint computes, at any batch size, or is not written."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_config
+from torch import nn
+
+import apn.export
+from apn.backends import onnx_backend, to_input
+from apn.checkpoint import load_model, save_checkpoint
+from apn.config import Config
+from apn.export import Comparison, ExportMismatchError, compare, export_graph
+from apn.metrics import probabilities
+from apn.models.apn import APN
+
+SETTINGS = {
+    "soft": tiny_config(bands="soft", band_count=16),
+    "hard": tiny_config(
+        spatial_backbone="resnet18",
+        bands="straight-through",
+        band_rows="symmetric",
+        band_suppression=True,
+        spatial_normalize=True,
+        channel_order="bgr",
+    ),
+}
+
+
+def crops(count: int, seed: int = 0) -> np.ndarray:
+    """(N, 64, 64, 3) uint8: noise over a slope, so that amplitudes span orders of magnitude as in pictures."""
+    rng = np.random.default_rng(seed)
+    slope = np.linspace(0, 150, 64)[:, None, None]
+    return (slope * rng.random((count, 1, 1, 3)) + rng.uniform(0, 100, (count, 64, 64, 3))).astype(np.uint8)
+
+
+def checkpoint(folder: Path, name: str) -> Path:
+    """A network whose logits differ between pictures: normalised for them, and with a steep classifier."""
+    torch.manual_seed(0)
+    model = APN(SETTINGS[name]).train()
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = None  # statistics of the pictures below, at once
+        model(torch.from_numpy(to_input(crops(8, seed=1))))
+        for layer in model.classifier[::2]:
+            layer.weight *= 4
+    save_checkpoint(folder / name, model, Config(name=name, model=SETTINGS[name]), {})
+    return folder / name
+
+
+def expected_logits(folder: Path, images: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return load_model(folder)(torch.from_numpy(to_input(images))).logits.numpy()
+
+
+def assert_equal_numbers(run: Callable[[np.ndarray], np.ndarray], folder: Path) -> None:
+    for batch in (1, 3, 8):
+        images = crops(batch, seed=batch)
+        expected, found = expected_logits(folder, images), run(images)
+        assert found.shape == (batch, 2)
+        assert found.dtype == np.float32
+        assert np.abs(found - expected).max() <= 1e-4 * max(np.abs(expected).max(), 1)
+        assert np.abs(probabilities(found) - probabilities(expected)).max() < 1e-4
+    assert expected[:, 1].std() > 0.01  # pictures do differ
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint and its ONNX graph."""
+    folder = checkpoint(tmp_path_factory.mktemp("export"), request.param)
+    out = folder.parent / "graphs" / "model.onnx"
+    comparison = export_graph(folder, out, crops(2))
+    assert comparison.images == 2
+    assert 0 < max(comparison.probability, comparison.logit) < 1e-4
+    return folder, out
+
+
+def test_onnx_equals_pytorch_at_any_batch_size(exported: tuple[Path, Path]) -> None:
+    folder, out = exported
+    assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]  # weights inside
+    assert_equal_numbers(onnx_backend(out), folder)
+
+
+def test_openvino_equals_pytorch_at_any_batch_size(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    folder, onnx = exported
+    out = tmp_path / "model.xml"
+    monkeypatch.setattr(apn.export, "write_onnx", lambda graph, path: shutil.copy(onnx, path))  # made once above
+    export_graph(folder, out, crops(2), file_format="openvino")
+    assert {path.name for path in tmp_path.iterdir()} == {"model.xml", "model.bin"}
+    graph = openvino.compile_model(out, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert_equal_numbers(lambda images: graph(to_input(images))[0], folder)
+    with pytest.raises(ValueError, match=r"expected an .xml file for OpenVINO .*, found .*model.onnx"):
+        export_graph(folder, tmp_path / "model.onnx", crops(2), file_format="openvino")
+
+
+@pytest.mark.parametrize("wrong", [0.01, float("nan")])
+def test_a_graph_that_differs_is_refused_and_not_written(
+    wrong: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime that answers a little wrong, or nothing, for batches of more than one."""
+    folder = checkpoint(tmp_path, "hard")
+
+    def off(graph: Path) -> Callable[[np.ndarray], np.ndarray]:
+        assert graph.is_file()
+        return lambda images: expected_logits(folder, images) + np.float32(wrong if len(images) > 1 else 0)
+
+    monkeypatch.setattr(apn.export, "write_onnx", lambda graph, path: path.touch())
+    monkeypatch.setattr(apn.export, "onnx_backend", off)
+    with pytest.raises(ExportMismatchError, match=r"the onnx graph of .*hard differs from PyTorch by .* nothing was"):
+        export_graph(folder, tmp_path / "out" / "model.onnx", crops(3))
+    assert not (tmp_path / "out").exists()
+
+
+def test_comparison_runs_crops_together_and_alone() -> None:
+    """Values by hand: right together; alone the second crop gets the logits of the first."""
+    expected = np.array([[0, 2], [-4, 4]], np.float32)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    found = compare(lambda crops: expected[: len(crops)], images, expected)
+    assert found.images == 2
+    assert found.logit == pytest.approx(4 / 4)  # |0 - -4|, over the largest logit
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-8)) - 1 / (1 + np.exp(-2)))
+    assert compare(lambda crops: expected[:1], images[:1], expected[:1]) == Comparison(1, 0.0, 0.0)

@@ -1,0 +1,78 @@
+"""The package as a whole: its public names, what it imports, and that the base install is enough to detect."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import apn
+
+ROOT = Path(__file__).parent.parent
+IMAGE = ROOT / "demo" / "images" / "photo-cat.jpg"
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "fastapi",
+    "uvicorn",
+    "onnx",
+    "matplotlib",
+    "rich",
+}
+
+
+def loaded_modules(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after running the code."""
+    report = "\nimport sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in apn.__all__:
+        assert hasattr(apn, name)
+        if name != "__version__":
+            assert getattr(apn, name).__doc__
+    assert set(dir(apn)) == set(apn.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="expected one of"):
+        _ = apn.detekt
+
+
+def test_importing_apn_imports_nothing_heavy():
+    assert not loaded_modules("import apn") & (HEAVY | {"numpy", "PIL", "pydantic", "onnxruntime"})
+
+
+def test_detecting_imports_the_light_runtime_only():
+    command = (
+        f"import sys; sys.argv = ['apn', 'detect', {str(IMAGE)!r}]\nfrom apn.cli import app\napp(standalone_mode=False)"
+    )
+    loaded = loaded_modules(command)
+    assert {"onnxruntime", "numpy", "PIL"} <= loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.slow
+def test_a_base_install_detects_without_torch(tmp_path):
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", ROOT], check=True)
+    elsewhere = {"cwd": tmp_path, "capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": ""}}
+    done = subprocess.run([python.with_name("apn"), "detect", "--json", IMAGE], **elsewhere, check=True)
+    row = json.loads(done.stdout)
+    assert row["error"] is None
+    assert 0 < row["probability"] < 1
+    missing = subprocess.run([python, "-c", "import torch"], **elsewhere)
+    assert missing.returncode == 1
+    assert "ModuleNotFoundError" in missing.stderr
+    trained = subprocess.run([python.with_name("apn"), "train", ROOT / "configs" / "apn-mini.toml"], **elsewhere)
+    assert trained.returncode == 1
+    assert "pip install 'apn[torch]'" in trained.stderr
