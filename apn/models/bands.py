@@ -6,6 +6,7 @@ Dimensions: B batch, K bands, C = 3 colours, H x W pixels, M = W // 2 + 1 spectr
 A mask is 1 where a band selects a frequency and 0 elsewhere. Masks are laid out (B, K, C, ...).
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -51,8 +52,9 @@ class Spectrum(NamedTuple):
 
     @property
     def phase(self) -> Tensor:
-        """Angle in (-pi, pi]."""
-        return torch.atan2(self.imaginary, self.real)
+        """Angle in (-pi, pi]; a negative real value has +pi, which the ONNX form of atan2 would make -pi."""
+        negative = (self.imaginary == 0) & (self.real < 0)
+        return torch.where(negative, math.pi, torch.atan2(self.imaginary, self.real))
 
 
 def self_conjugate_bins(height: int, width: int) -> Tensor:
