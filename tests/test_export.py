@@ -86,6 +86,7 @@ def test_onnx_equals_pytorch_at_any_batch_size(exported: tuple[Path, Path]) -> N
     assert_equal_numbers(onnx_backend(out), folder)
 
 
+@pytest.mark.parametrize("exported", ["soft"], indirect=True)
 def test_openvino_equals_pytorch_at_any_batch_size(
     exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
