@@ -266,6 +266,18 @@ def test_straight_through_computes_what_hard_computes() -> None:
     assert (soft.artifact_frequency - hard.artifact_frequency).abs().max() > 1e-5
 
 
+def test_bands_start_their_life_spread_over_the_spectrum() -> None:
+    """The prior comes on top of a sigmoid: band k of K lies between k / (K - 1) * 0.9 and one more."""
+    with torch.no_grad():
+        proposals = tiny_model(band_count=4).eval()(noise(2)).proposals
+    prior = torch.tensor([0.0, 0.3, 0.6, 0.9])
+    for bands in proposals.axes():
+        for edge in (bands.start, bands.end):
+            assert (edge > prior).all()
+            assert (edge < prior + 1).all()
+            assert (edge - prior).sub(0.5).abs().max() < 0.2  # an untrained sigmoid is undecided
+
+
 def test_band_order_loss_by_hand() -> None:
     bands = axis([0.5, 1.2, 0.1], [0.3, 1.5, 0.105])
     per_colour = (0.2 + 0.01) + (0.2 + 0.5) + (0.01 - 0.005)  # ends first; leaves the spectrum twice; too short

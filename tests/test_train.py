@@ -1,0 +1,368 @@
+"""Training: it learns, repeats itself, resumes exactly, stops with a reason; its halves leave each other alone."""
+
+import io
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_file
+from scipy.ndimage import gaussian_filter
+from tiny import noise, tiny_config
+from torch import nn
+
+import apn.losses
+import apn.train
+from apn.checkpoint import load_model, load_state, read_training
+from apn.config import Config, DataConfig, DegradationConfig, LossConfig, TrainConfig
+from apn.data.dataset import Batch
+from apn.data.samples import read_samples, write_manifest
+from apn.losses import information_pairs
+from apn.train import (
+    NonFiniteLossError,
+    Trainee,
+    TrainResult,
+    apn_half,
+    club_half,
+    club_optimizer,
+    fresh_pairs,
+    model_optimizer,
+    model_rate_factor,
+    read_splits,
+    resolve_precision,
+    set_rates,
+    train,
+)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Smooth noise as photographs; as generated images the same with a faint grid of period 2, as up-sampling leaves.
+
+    `split_group` pairs images two by two within a class.
+    """
+    folder = tmp_path_factory.mktemp("toy")
+    grid = 14 * (-1.0) ** np.add.outer(np.arange(80), np.arange(80))[..., None]
+    for i in range(80):
+        rng, label = np.random.default_rng(i), i % 2
+        smooth = gaussian_filter(rng.normal(0, 1, (80, 80, 3)), (3, 3, 0))
+        pixels = 128 + 150 * smooth + rng.normal(0, 4, smooth.shape) + label * grid
+        path = folder / ("generated" if label else "real") / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    samples = [sample._replace(split_group=f"pair {int(sample.path.stem) // 4}") for sample in read_samples(folder)]
+    write_manifest(samples, folder / "manifest.jsonl")
+    return folder
+
+
+def toy_config(toy: Path, *, model: dict[str, Any] | None = None, **changes: Any) -> Config:
+    settings: dict[str, Any] = {
+        "steps": 6,
+        "batch_size": 4,
+        "learning_rate": 2e-3,
+        "club_steps": 1,
+        "warmup_steps": 2,
+        "precision": "32-true",
+        "log_every": 1,
+    }
+    return Config(
+        name="toy",
+        model=tiny_config(bands="straight-through", band_rows="symmetric", **model or {}),
+        loss=LossConfig(artifact_agreement=0.05, irrelevant_agreement=0.05, information=0.1),
+        data=DataConfig(train=str(toy), validation=0.25, workers=0, degradations=DegradationConfig(codec_last="none")),
+        train=TrainConfig(**settings | changes),
+    )
+
+
+def run(config: Config, out: Path, **options: Any) -> TrainResult:
+    return train(config, out, accelerator="cpu", console=Console(file=io.StringIO()), **options)
+
+
+def logged(out: Path, name: str) -> list[float]:
+    rows = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+    return [row[name] for row in rows if name in row]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bit for bit: network, CLUB, both optimisers, the random state."""
+    weights, expected = (load_file(folder / "last/model.safetensors") for folder in (one, other))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    torch.testing.assert_close(load_state(one / "last"), load_state(other / "last"), rtol=0, atol=0)
+
+
+# The loop ------------------------------------------------------------------------------------------------------------
+
+
+def test_learns_a_period_that_no_single_pixel_shows(toy: Path, tmp_path: Path) -> None:
+    config = toy_config(toy, steps=60, batch_size=8, gradient_clip=5.0, validate_every=20)
+    result = run(config, tmp_path / "run")
+    assert (result.step, result.interrupted) == (60, False)
+    loss = logged(tmp_path / "run", "classification")
+    assert len(loss) == 60
+    assert np.mean(loss[-10:]) < 0.6 * np.mean(loss[:10])
+    assert result.metrics["auc"] > 0.95
+    assert result.metrics["images"] == 20
+    best = read_training(tmp_path / "run/best")
+    assert best["metrics"]["auc"] == max(logged(tmp_path / "run", "validation_auc"))
+    assert not load_model(tmp_path / "run/best").training
+
+
+def test_same_seed_same_weights(toy: Path, tmp_path: Path) -> None:
+    for name, seed in {"one": 0, "again": 0, "other": 1}.items():
+        torch.manual_seed(len(name))  # what ran before must not matter
+        run(toy_config(toy, steps=2, seed=seed), tmp_path / name)
+    assert_same_run(tmp_path / "one", tmp_path / "again")
+    with pytest.raises(AssertionError):
+        assert_same_run(tmp_path / "one", tmp_path / "other")
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, number: signal.Signals = signal.SIGINT) -> None:
+    """Sends the signal in the middle of a step."""
+    half = apn.train.apn_half
+
+    def interrupted(*arguments: Any) -> Any:
+        if arguments[-1] == step:
+            signal.raise_signal(number)
+        return half(*arguments)
+
+    monkeypatch.setattr(apn.train, "apn_half", interrupted)
+
+
+@pytest.mark.parametrize("club_data", ["fresh", "reuse"])
+def test_resumed_after_ctrl_c_equals_never_stopped_bit_for_bit(
+    club_data: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy_config(toy, club_data=club_data, club_steps=2, schedule="cosine", validate_every=2)
+    whole = run(config, tmp_path / "whole")
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        interrupt_at(2, patch)
+        stopped = run(config, tmp_path / "parts")
+    assert (stopped.step, stopped.interrupted) == (3, True)  # the step was finished, and saved
+    assert read_training(tmp_path / "parts/last")["step"] == 3
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    resumed = run(config, tmp_path / "parts", resume=tmp_path / "parts")
+    assert resumed == whole
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    for name in ("total", "club_learning", "validation_auc"):
+        assert logged(tmp_path / "parts", name) == logged(tmp_path / "whole", name)
+
+
+def test_a_resumed_run_draws_the_same_random_numbers(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a network that tosses coins, as one with drop path does."""
+    spatial = apn.train.APN
+
+    def with_dropout(settings: Any) -> nn.Module:
+        model = spatial(settings)
+        model.spatial.head.insert(1, nn.Dropout(0.5))
+        return model
+
+    monkeypatch.setattr(apn.train, "APN", with_dropout)
+    run(toy_config(toy, steps=4), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(1, patch, signal.SIGTERM)
+        run(toy_config(toy, steps=4), tmp_path / "parts")
+    run(toy_config(toy, steps=4), tmp_path / "parts", resume=tmp_path / "parts" / "last")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_is_not_overwritten_nor_resumed_as_another(toy: Path, tmp_path: Path) -> None:
+    config = toy_config(toy, steps=1)
+    run(config, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"already holds a run: go on with --resume .*run"):
+        run(config, tmp_path / "run")
+    other = toy_config(toy, steps=2, model={"band_count": 3})
+    with pytest.raises(ValueError, match=r"cannot resume .*last: its \[model\] and \[loss\] settings differ"):
+        run(other, tmp_path / "run", resume=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"expected state\.pt"):
+        run(config, tmp_path / "run", resume=tmp_path / "run" / "best")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_term_that_diverges_stops_the_run_by_name_and_step(
+    value: float, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factors, right = iter([1.0, 1.0, 1.0, value]), apn.losses.bands_loss
+    monkeypatch.setattr(apn.losses, "bands_loss", lambda *arguments: right(*arguments) * next(factors))
+    with pytest.raises(NonFiniteLossError, match=r"loss term band_order is not finite at step 3: lower train.learn"):
+        run(toy_config(toy, save_every=2), tmp_path / "run")
+    assert read_training(tmp_path / "run/last")["step"] == 2
+    weights = load_file(tmp_path / "run/last/model.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_club_that_diverges_is_named(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apn.train, "club_learning_loss", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(NonFiniteLossError, match="loss term club_learning is not finite at step 0"):
+        run(toy_config(toy), tmp_path / "run")
+
+
+# The two halves ------------------------------------------------------------------------------------------------------
+
+Halves = tuple[Fabric, Trainee, Config, Batch]
+
+
+@pytest.fixture
+def halves(toy: Path) -> Halves:
+    torch.manual_seed(0)
+    config = toy_config(toy)
+    trainee = apn.train._build(config, None)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    model, optimizer = fabric.setup(trainee.model, trainee.model_optimizer)
+    batch = Batch(noise(4), torch.tensor([0, 1, 0, 1]), torch.arange(4))
+    return fabric, trainee._replace(model=model, model_optimizer=optimizer), config, batch
+
+
+def changed(module: nn.Module, act: Callable[[], object]) -> set[str]:
+    """Names of the parameters and buffers that `act` changes."""
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    act()
+    return {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def test_the_apn_half_moves_the_network_and_not_club(halves: Halves) -> None:
+    fabric, trainee, config, batch = halves
+    assert changed(trainee.clubs, lambda: apn_half(fabric, trainee, batch, config, 0)) == set()
+    assert all(parameter.grad is None for parameter in trainee.clubs.parameters())
+    assert all(parameter.requires_grad for parameter in trainee.clubs.parameters())  # free again for its own half
+    moved = changed(trainee.model, lambda: apn_half(fabric, trainee, batch, config, 1))
+    still = trainee.model.state_dict().keys() - moved
+    assert not [name for name in still if "confidence_head" not in name and not name.endswith(".prior")]
+
+
+def test_the_club_half_moves_club_and_not_the_network(halves: Halves) -> None:
+    """Nor its batch norm statistics: they count as moving."""
+    fabric, trainee, config, batch = halves
+    apn_half(fabric, trainee, batch, config, 0)
+
+    def act() -> None:
+        pairs = fresh_pairs(trainee.model, batch, config.loss.club_pairs)
+        club_half(fabric, trainee, pairs, 0)
+
+    gradients = [None if p.grad is None else p.grad.clone() for p in trainee.model.parameters()]
+    assert changed(trainee.model, act) == set()
+    for parameter, before in zip(trainee.model.parameters(), gradients, strict=True):
+        assert (parameter.grad is None) == (before is None)
+        assert before is None or torch.equal(parameter.grad, before)
+    assert changed(trainee.clubs, act) == set(trainee.clubs.state_dict())
+
+
+def test_fresh_pairs_come_from_the_resting_network(halves: Halves) -> None:
+    _, trainee, config, batch = halves
+    trainee.model.train()
+    pairs = fresh_pairs(trainee.model, batch, config.loss.club_pairs)
+    with torch.no_grad():
+        expected = information_pairs(trainee.model.eval()(batch.image), config.loss.club_pairs)
+    for found, wanted in zip(pairs[0], expected[0], strict=True):
+        assert torch.equal(found, wanted)
+        assert not found.requires_grad
+
+
+def test_club_steps_tighten_club_on_a_resting_network(halves: Halves) -> None:
+    fabric, trainee, config, batch = halves
+    pairs = fresh_pairs(trainee.model, batch, config.loss.club_pairs)
+    set_rates(trainee.club_optimizer, 100)
+    losses = [club_half(fabric, trainee, pairs, step) for step in range(20)]
+    assert losses[-1] < losses[0] - 1
+
+
+def test_reported_terms_add_up_to_the_total(halves: Halves) -> None:
+    fabric, trainee, config, batch = halves
+    terms, _ = apn_half(fabric, trainee, batch, config, 0)
+    assert terms.pop("total") == pytest.approx(sum(terms.values()))
+    assert len(terms) == 6
+
+
+# Rates ---------------------------------------------------------------------------------------------------------------
+
+
+def test_rate_factor_is_torchs_linear_warm_up_times_step() -> None:
+    config = TrainConfig(steps=120, schedule_steps=30)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedules = [
+        torch.optim.lr_scheduler.LinearLR(optimizer, total_iters=20),
+        torch.optim.lr_scheduler.StepLR(optimizer, 30),
+    ]
+    for step in range(120):
+        assert model_rate_factor(config, step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), step
+        optimizer.step()
+        for schedule in schedules:
+            schedule.step()
+
+
+def test_cosine_ends_near_zero_and_halves_in_the_middle() -> None:
+    config = TrainConfig(steps=100, schedule="cosine", warmup_steps=0)
+    assert model_rate_factor(config, 0) == 1
+    assert model_rate_factor(config, 50) == pytest.approx(0.5)
+    assert model_rate_factor(config, 99) == pytest.approx(0.5 * (1 - np.cos(np.pi / 100)))
+
+
+def test_bases_and_backbone_have_rates_of_their_own(halves: Halves) -> None:
+    _, trainee, _, _ = halves
+    config = TrainConfig(learning_rate=1e-3, backbone_learning_rate=1e-5, weight_decay=0.1)
+    model = trainee.model.module
+    optimizer = model_optimizer(model, config)
+    set_rates(optimizer, 0.5)
+    group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(group_of) == len(list(model.parameters()))  # each once
+    for name, parameter in model.named_parameters():
+        group = group_of[id(parameter)]
+        basis, backbone = name.endswith("_basis"), name.startswith("spatial.backbone.")
+        assert group["lr"] == 0.5 * (1e-7 if basis else 1e-5 if backbone else 1e-3)
+        assert group["weight_decay"] == (0 if basis else 0.1)
+    assert club_optimizer(trainee.clubs, config).param_groups[0]["lr"] == 1e-5
+
+
+def test_precision_that_was_asked_for_is_kept() -> None:
+    assert resolve_precision("32-true") == "32-true"
+    assert resolve_precision("bf16-mixed") == "bf16-mixed"
+    assert resolve_precision("auto", "mps") == "32-true"
+
+
+# Data ----------------------------------------------------------------------------------------------------------------
+
+
+def test_validation_shares_no_group_with_training(toy: Path, tmp_path: Path) -> None:
+    config = toy_config(toy, steps=1)
+    splits = read_splits(config.data, config.train.seed)
+    train_groups, held_out = ({sample.split_group for sample in part} for part in splits[:2])
+    assert len(train_groups) == 15
+    assert len(held_out) == 5
+    assert not train_groups & held_out
+    assert (len(splits.train), len(splits.validation), splits.test) == (60, 20, [])
+    run(config, tmp_path / "run")
+    for name, part in {"train": splits.train, "validation": splits.validation}.items():
+        assert read_samples(tmp_path / "run" / f"{name}.jsonl") == part
+    assert read_training(tmp_path / "run/last")["data"] == {"train": 60, "validation": 20, "test": 0, "quarantined": 0}
+
+
+def test_data_that_do_not_serve(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no training data: set data\.train to a folder with real/ and generated/"):
+        read_splits(DataConfig(), 0)
+    (tmp_path / "folds.json").write_text('{"night": {"left_out_generators": [], "left_out_real_sources": []}}')
+    folds = {"train": str(toy), "folds": str(tmp_path / "folds.json")}
+    with pytest.raises(ValueError, match="no fold 'day': expected one of night"):
+        read_splits(DataConfig(**folds, leave_out_fold="day"), 0)
+    one_class = [sample for sample in read_samples(toy) if sample.label]
+    write_manifest(one_class, tmp_path / "one.jsonl")
+    with pytest.raises(ValueError, match="found 0 real and 40 generated"):
+        read_splits(DataConfig(train=str(tmp_path / "one.jsonl"), validation=0), 0)
+
+
+def test_unreadable_files_are_listed_where_quarantine_is_asked_for(toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    broken = read_samples(toy)[0]._replace(path=tmp_path / "broken.png", split_group="broken")
+    write_manifest([*read_samples(toy), broken], tmp_path / "all.jsonl")
+    splits = read_splits(DataConfig(train=str(tmp_path / "all.jsonl"), quarantine=True), 0)
+    assert [sample.path for sample, _ in splits.quarantined] == [tmp_path / "broken.png"]
+    assert len(splits.train) + len(splits.validation) == 80
