@@ -41,7 +41,7 @@ def onnx_backend(graph: Path, device: Device = "cpu", *, threads: int | None = N
     if not graph.is_file():
         raise ValueError(f"no ONNX graph {graph}: make it with `apn export {graph.parent} --out {graph}`")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or _usable_cores()
+    options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}[
         device
@@ -56,7 +56,7 @@ def onnx_backend(graph: Path, device: Device = "cpu", *, threads: int | None = N
     return logits
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Not os.cpu_count(), which counts cores that a container may not use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -11,12 +11,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from apn.backends import Backend, BackendName, Device, open_backend
+from apn.backends import Backend, BackendName, Device, open_backend, usable_cores
 from apn.calibration import Calibration, read_calibration
 from apn.crops import center_crop, crop, tile_corners
 from apn.detection import Delivery, Detection, Tile, Verdict
@@ -108,7 +109,7 @@ class Detector:
             return self._prepare(*pair, stability=stability, options=options)
 
         pending: list[Prepared] = []
-        for prepared in _ahead(prepare, _named(images, names), workers or os.cpu_count() or 1):
+        for prepared in _ahead(prepare, _named(images, names), workers or usable_cores()):
             pending.append(prepared)
             if sum(len(p.corners) for p in pending) >= batch_size:
                 yield from self._judge(pending, batch_size)
@@ -258,8 +259,6 @@ DELIVERIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def _settle(row: Detection, deliveries: tuple[Delivery, ...]) -> Detection:
     """The verdict stands only where every delivery of the image gets the same one."""
-    from dataclasses import replace
-
     differing = [delivery for delivery in deliveries if delivery.verdict != row.verdict]
     if not differing:
         return replace(row, stability=deliveries)
