@@ -111,7 +111,7 @@ class Detector:
         pending: list[Prepared] = []
         for prepared in _ahead(prepare, _named(images, names), workers or usable_cores()):
             pending.append(prepared)
-            if sum(len(p.corners) for p in pending) >= batch_size:
+            if sum(max(len(p.corners), 1) for p in pending) >= batch_size:  # a broken file has no tile, but is a row
                 yield from self._judge(pending, batch_size)
                 pending = []
         yield from self._judge(pending, batch_size)

@@ -154,6 +154,20 @@ def test_stopping_early_leaves_no_work_behind():
     assert len(opened) < 20
 
 
+def test_rows_of_broken_files_do_not_wait_for_the_end():
+    taken = []
+
+    def broken():
+        for number in range(1000):
+            taken.append(number)
+            yield b"not an image"
+
+    rows = make_detector().detect_many(broken(), batch_size=4, workers=2)
+    assert next(rows).error is not None
+    assert len(taken) < 20
+    rows.close()
+
+
 # The shipped weights --------------------------------------------------------------------------------------------------
 
 
