@@ -16,6 +16,9 @@ import typer
 if TYPE_CHECKING:
     from apn.detector import Detector
 
+# The extra that brings a package; the rest of what a command can miss is in `torch`.
+EXTRAS = {"sklearn": "evaluate", "fastapi": "server", "uvicorn": "server", "prometheus_client": "server"}
+
 app = typer.Typer(
     help="Tell AI-generated images from photographs with the Artifact Purification Network.",
     no_args_is_help=True,
@@ -38,7 +41,10 @@ def main() -> None:
     """The `apn` command: user errors become one line on stderr and exit code 1 (or 2 for wrong usage)."""
     try:
         app()
-    except (ValueError, ImportError) as error:
+    except ModuleNotFoundError as error:  # the base install is for detection; the rest comes with extras
+        extra = EXTRAS.get((error.name or "").split(".")[0], "torch")
+        _fail(f"this command needs {error.name}: pip install 'apn[{extra}]'", code=1)
+    except ValueError as error:
         _fail(str(error), code=1)
     except BrokenPipeError:  # `apn detect ... | head`: the reader has left, and Python must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -287,13 +293,10 @@ def serve(
     calibration: CalibrationOption = None,
 ) -> None:
     """Serve detection over REST, with a web page at /."""
-    try:
-        from apn.server import ServerSettings
-        from apn.server import serve as run
-    except ImportError as error:
-        raise ValueError(f"the server needs {error.name}: pip install 'apn[server]'") from error
     from apn.config import apply_overrides, validate
     from apn.detector import load
+    from apn.server import ServerSettings
+    from apn.server import serve as run
 
     values = apply_overrides({"host": host, "port": port, "token": token, "insecure": insecure}, overrides or ())
     settings = validate(ServerSettings, values, "server settings")

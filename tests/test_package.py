@@ -76,3 +76,5 @@ def test_a_base_install_detects_without_torch(tmp_path):
     trained = subprocess.run([python.with_name("apn"), "train", ROOT / "configs" / "apn-mini.toml"], **elsewhere)
     assert trained.returncode == 1
     assert "pip install 'apn[torch]'" in trained.stderr
+    served = subprocess.run([python.with_name("apn"), "serve"], **elsewhere)
+    assert (served.returncode, "pip install 'apn[server]'" in served.stderr) == (1, True)
