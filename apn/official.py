@@ -130,7 +130,7 @@ def _resnet_name(names: Mapping[str, Tensor], prefix: str) -> str:
 def import_official(state: Mapping[str, Tensor]) -> APN:
     """Our model, in evaluation mode, with the weights of an official state dict.
 
-    Raises ValueError that lists every missing, unexpected and mis-shaped key, by the official names.
+    Raises ValueError that lists every missing key (by our name), unexpected and mis-shaped key (by the official one).
     """
     model = APN(official_config(state))
     own = model.state_dict()
