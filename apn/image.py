@@ -94,9 +94,28 @@ class LoadedImage(NamedTuple):
         return int(self.pixels.shape[0])
 
 
-def load_image(
-    source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixels: int = 200_000_000, allow_truncated: bool = False
-) -> LoadedImage:
+class Header(NamedTuple):
+    """What a file says of its image before a pixel is decoded; format and quality as in `LoadedImage`.
+
+    width, height: as stored, before EXIF orientation.
+    mode:          Pillow's name of what a pixel is: RGB, L, RGBA, P, CMYK, I;16 and so on.
+    subsampling:   chroma of a JPEG in colour, 4:4:4, 4:2:2, 4:2:0 or other; None for everything else.
+    progressive:   whether a JPEG is; None for another format.
+    """
+
+    format: str
+    width: int
+    height: int
+    mode: str
+    quality: int | None
+    subsampling: str | None
+    progressive: bool | None
+
+
+Source = str | os.PathLike[str] | bytes | BinaryIO
+
+
+def load_image(source: Source, *, max_pixels: int = 200_000_000, allow_truncated: bool = False) -> LoadedImage:
     """The first frame of an image as upright sRGB pixels; the same result for a path, its bytes and an open file.
 
     source:          path to a regular file; the bytes of one; or a binary file, read from its position to its end.
@@ -105,15 +124,22 @@ def load_image(
 
     Raises ImageError for everything that can be wrong with the file, TypeError for a source of another type.
     """
-    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and not hasattr(source, "read"):
-        raise TypeError(f"source must be a path, bytes or a binary file, found {type(source).__name__}")
-    try:
-        with _opened(source) as file, _pillow_warnings_ignored:
-            return _load(file, max_pixels, allow_truncated)
-    except ImageError:
-        raise
-    except Exception as error:  # so broad because decoders raise anything for hostile bytes, even MemoryError
-        raise ImageError(_in_plain_words(error)) from error
+    with _readable(source) as file:
+        return _load(file, max_pixels, allow_truncated)
+
+
+def read_header(source: Source, *, max_pixels: int = 200_000_000) -> Header:
+    """What the file says of its first image, not decoded (but for an ICO). Arguments and errors as in `load_image`."""
+    with _readable(source) as file, _opened_image(file, max_pixels) as (name, image):
+        jpeg = name == "JPEG"
+        return Header(
+            name,
+            *image.size,
+            image.mode,
+            _jpeg_quality(image) if jpeg else None,
+            _jpeg_subsampling(image) if jpeg else None,
+            bool(image.info.get("progressive")) if jpeg else None,
+        )
 
 
 def find_images(paths: Iterable[str | Path]) -> Iterator[Path]:
@@ -149,6 +175,20 @@ def _is_wanted(folder: Path, name: str) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------------- files
+
+
+@contextmanager
+def _readable(source: Any) -> Iterator[BinaryIO]:
+    """The opened source; whatever goes wrong with it is an ImageError in plain words."""
+    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and not hasattr(source, "read"):
+        raise TypeError(f"source must be a path, bytes or a binary file, found {type(source).__name__}")
+    try:
+        with _opened(source) as file, _pillow_warnings_ignored:
+            yield file
+    except ImageError:
+        raise
+    except Exception as error:  # so broad because decoders raise anything for hostile bytes, even MemoryError
+        raise ImageError(_in_plain_words(error)) from error
 
 
 @contextmanager
@@ -218,11 +258,7 @@ def _in_plain_words(error: Exception) -> str:
 
 
 def _load(file: BinaryIO, max_pixels: int, allow_truncated: bool) -> LoadedImage:
-    name = _sniff(file)
-    if name == "ICO":  # its plugin decodes while it opens
-        _check_pixels(_largest_icon(file), max_pixels)
-    with _open(name, file) as image:
-        _check_pixels(image.size, max_pixels)
+    with _opened_image(file, max_pixels) as (name, image):
         _check_cost(image, name, file)
         truncated = _decode(image, name, allow_truncated)
         _check_pixels(image.size, max_pixels)
@@ -230,6 +266,17 @@ def _load(file: BinaryIO, max_pixels: int, allow_truncated: bool) -> LoadedImage
         frames = _count_frames(image, name, file)
         quality = _jpeg_quality(image) if name == "JPEG" else None
         return LoadedImage(pixels, name, frames, truncated, quality, find_provenance(image, file))
+
+
+@contextmanager
+def _opened_image(file: BinaryIO, max_pixels: int) -> "Iterator[tuple[str, ImageFile.ImageFile]]":
+    """The format and the image with its header read."""
+    name = _sniff(file)
+    if name == "ICO":  # its plugin decodes while it opens
+        _check_pixels(_largest_icon(file), max_pixels)
+    with _open(name, file) as image:
+        _check_pixels(image.size, max_pixels)
+        yield name, image
 
 
 def _sniff(file: BinaryIO) -> str:
@@ -497,6 +544,14 @@ def _jpeg_quality(image: Any) -> int | None:
     percent = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     tables = np.clip((_LUMINANCE * percent + 50) // 100, 1, 255)  # (100, 64)
     return int(np.abs(tables - np.array(table)).sum(axis=1).argmin()) + 1
+
+
+def _jpeg_subsampling(image: Any) -> str | None:
+    from PIL.JpegImagePlugin import get_sampling
+
+    if image.layers != 3:
+        return None
+    return {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}.get(get_sampling(image), "other")
 
 
 # ITU-T T.81 table K.1, the table that libjpeg scales by quality, row by row.

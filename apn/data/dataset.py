@@ -4,7 +4,6 @@ Dimensions: B batch, S side of a crop. Labels: 0 real, 1 generated.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from apn.crops import Pixels
 from apn.data.samples import Sample
-from apn.data.sampling import Balance, BalancedBatches, Draw
+from apn.data.sampling import BalancedBatches, Draw
 from apn.data.transforms import Transform
 from apn.image import ImageError, load_image
 
@@ -72,31 +71,9 @@ class BatchLoader(DataLoader[Item]):
 
 
 def training_loader(
-    samples: Sequence[Sample],
-    transform: Transform,
-    batch_size: int,
-    steps: int,
-    *,
-    seed: int,
-    stream: int = 0,
-    start: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    balance: Balance = "generator",
-    num_workers: int = 0,
+    samples: Sequence[Sample], transform: Transform, batches: BalancedBatches, *, num_workers: int = 0
 ) -> BatchLoader:
-    """Batches of steps `start` .. `steps` - 1, the same for any `num_workers`; see `BalancedBatches`."""
-    batches = BalancedBatches(
-        samples,
-        batch_size,
-        steps,
-        seed=seed,
-        stream=stream,
-        start=start,
-        rank=rank,
-        world_size=world_size,
-        balance=balance,
-    )
+    """The batches that `batches` draws from these samples, the same for any `num_workers`."""
     return BatchLoader(
         ImageDataset(samples, transform), batch_sampler=batches, collate_fn=_stack, num_workers=num_workers
     )
@@ -111,34 +88,11 @@ def evaluation_loader(
     )
 
 
-def quarantine(samples: Sequence[Sample], workers: int = 4) -> tuple[list[Sample], list[tuple[Sample, str]]]:
-    """Decode every file once, `workers` at a time: (readable samples, the others with the reason), each in order.
-
-    Optional, before a training run, and for the caller to report; evaluation never drops an image.
-    A file that ends early counts as unreadable: what fills its missing part would be learnt as a mark of its class.
-    """
-    with ThreadPoolExecutor(workers) as pool:  # threads do: decoding lets go of the interpreter
-        reasons = list(pool.map(_fault, samples))
-    checked = list(zip(samples, reasons, strict=True))
-    return (
-        [sample for sample, reason in checked if reason is None],
-        [(sample, reason) for sample, reason in checked if reason is not None],
-    )
-
-
 def _pixels(sample: Sample) -> Pixels:
     try:
         return load_image(sample.path).pixels
     except ImageError as error:
         raise ImageError(f"cannot read image {sample.path} (label {sample.label}): {error}") from error
-
-
-def _fault(sample: Sample) -> str | None:
-    try:
-        load_image(sample.path)
-    except ImageError as error:
-        return str(error)
-    return None
 
 
 def _stack(items: Iterable[Item]) -> Batch:

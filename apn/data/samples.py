@@ -1,9 +1,10 @@
 """Lists of labelled images, read from a folder or a manifest and written as a manifest.
 
-Two layouts (docs/data.md):
-- a folder with `real/` and `generated/`; their first sub-folders name the source and the generator;
-- a manifest, `.jsonl` or `.csv`, with a row per image: `path` (or `img_path`), `label`, and optionally `generator`,
-  `scene`, `source`, `split_group`; a folder that holds a `manifest.jsonl` stands for it.
+Two layouts, those of other data sets are in `apn.data.layouts` (docs/data.md):
+- a folder with `real/` and `generated/` (or `0_real/` and `1_fake/`); their first sub-folders name the source and the
+  generator;
+- a manifest, `.jsonl` or `.csv`, with a row per image: `path` (or `img_path`), `label`, and optionally the other fields
+  of `Sample`; a folder that holds a `manifest.jsonl` stands for it.
 Labels come from these names or this column only, never from the order of a directory listing.
 """
 
@@ -15,12 +16,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apn.image import find_images
+from apn.data.listing import describe_folder, list_images
 
 REAL, GENERATED = 0, 1
-CLASS_FOLDERS = {"real": REAL, "generated": GENERATED}
+CLASS_FOLDERS = (("real", "generated"), ("0_real", "1_fake"))  # in the order of REAL, GENERATED
 MANIFEST = "manifest.jsonl"
-LAYOUTS = f"expected a folder with real/ and generated/, a folder with {MANIFEST}, or a .jsonl or .csv manifest"
+PATH_COLUMNS = ("path", "img_path")
+FOLDER_EXPECTED = "a folder with real/ and generated/ (or 0_real/ and 1_fake/)"
+MANIFEST_EXPECTED = f"a folder with {MANIFEST}, or a .jsonl or .csv manifest"
 
 
 class Sample(NamedTuple):
@@ -32,23 +35,45 @@ class Sample(NamedTuple):
     scene: str  # what it shows; "" where nobody said
     source: str  # where the file came from; "" where nobody said
     split_group: str  # never spans two splits (a prompt, a subject); the path as listed where nobody said
+    split: str = ""  # train, val or test, as the data set divides itself; "" where nobody said
+    subset: str = ""  # generated images are compared with real ones of the same subset; a real one of "" serves all
+    original: str = ""  # path of the untouched photograph that a generated image was made from; "" where there is none
+
+
+_TEXTS = tuple(name for name in Sample._fields if name not in ("path", "label"))
 
 
 def read_samples(location: str | Path) -> list[Sample]:
-    """Read either layout: manifest rows in their order, folders in path order. Files are not opened.
+    """Read either layout: manifest rows in their order, folders in order of name. Files are not opened.
 
     ValueError if the location is missing, fits no layout, lists no image or one twice, or has a bad row (its line
     number is named). A class without images is fine here; see `require_both_classes`.
     """
     location = Path(location)
     if not location.exists():
-        raise ValueError(f"{location} does not exist: {LAYOUTS}")
-    if location.is_dir() and (location / MANIFEST).is_file():
-        location /= MANIFEST
-    samples = list(_folder_samples(location) if location.is_dir() else _manifest_samples(location))
-    if not samples:
-        raise ValueError(f"no image is listed by {location}: expected at least one")
-    return samples
+        raise ValueError(f"{location} does not exist: expected {FOLDER_EXPECTED}, {MANIFEST_EXPECTED}")
+    if location.is_dir() and not (location / MANIFEST).is_file():
+        return read_folder(location, f"{FOLDER_EXPECTED}, {MANIFEST_EXPECTED}")
+    return read_manifest(location)
+
+
+def read_folder(folder: Path, expected: str = FOLDER_EXPECTED) -> list[Sample]:
+    """Read a folder with a folder for each class, whatever else it holds. Errors as in `read_samples`."""
+    present = [names for names in CLASS_FOLDERS if all((folder / name).is_dir() for name in names)]
+    if len(present) != 1:
+        raise ValueError(f"no images in {folder}: expected {expected}; found {describe_folder(folder)}")
+    return _require_some([s for label in (REAL, GENERATED) for s in _class_samples(folder, present[0], label)], folder)
+
+
+def read_manifest(location: Path, path_columns: Sequence[str] = PATH_COLUMNS) -> list[Sample]:
+    """Read a manifest, or the one of a folder, with the path in the first of these columns that a row has.
+
+    Errors as in `read_samples`.
+    """
+    manifest = location / MANIFEST if location.is_dir() else location
+    if not manifest.is_file():
+        raise ValueError(f"no manifest at {location}: expected {MANIFEST_EXPECTED}")
+    return _require_some(list(_manifest_samples(manifest, path_columns)), manifest)
 
 
 def require_both_classes(samples: Sequence[Sample]) -> None:
@@ -61,19 +86,22 @@ def require_both_classes(samples: Sequence[Sample]) -> None:
         )
 
 
-def write_manifest(samples: Iterable[Sample], path: str | Path) -> None:
+def write_manifest(samples: Iterable[Sample], path: str | Path, notes: Iterable[str] | None = None) -> None:
     """Write samples as JSONL that `read_samples` gives back; paths relative to the manifest's folder.
 
+    notes: a text a sample, for a further column `note`, which readers ignore.
     Atomic: a reader sees the old file or the new one, and a failed write leaves the old.
     """
     path = Path(path)
     folder = path.parent.resolve()
+    rows: Iterable[dict[str, Any]] = (_row(sample, folder) for sample in samples)
+    if notes is not None:
+        rows = (row | {"note": note} for row, note in zip(rows, notes, strict=True))
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
     try:
         with open(handle, "w", encoding="utf-8") as lines:
-            for sample in samples:
-                relative = Path(os.path.relpath(sample.path, folder)).as_posix()
-                lines.write(json.dumps(sample._asdict() | {"path": relative}, ensure_ascii=False) + "\n")
+            for row in rows:
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
         os.chmod(temporary, 0o644)  # mkstemp makes a file for its owner only
         os.replace(temporary, path)
     except BaseException:
@@ -81,36 +109,50 @@ def write_manifest(samples: Iterable[Sample], path: str | Path) -> None:
         raise
 
 
-def _folder_samples(folder: Path) -> Iterator[Sample]:
-    if not all((folder / name).is_dir() for name in CLASS_FOLDERS):
-        found = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-        shown = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-        raise ValueError(f"no images in {folder}: {LAYOUTS}; found {shown or 'an empty folder'}")
-    for name, label in CLASS_FOLDERS.items():
-        for path in find_images([folder / name]):
-            inside = path.relative_to(folder / name).parts
-            origin = inside[0] if len(inside) > 1 else ""
-            yield Sample(
-                path=path,
-                label=label,
-                generator=origin if label == GENERATED else "",
-                scene="",
-                source=origin if label == REAL else "",
-                split_group=path.relative_to(folder).as_posix(),
-            )
+def _require_some(samples: list[Sample], location: Path) -> list[Sample]:
+    if not samples:
+        raise ValueError(f"no image is listed by {location}: expected at least one")
+    return samples
 
 
-def _manifest_samples(manifest: Path) -> Iterator[Sample]:
+def _class_samples(root: Path, class_folders: tuple[str, str], label: int) -> Iterator[Sample]:
+    for path, below in list_images(root / class_folders[label]):
+        folder, slash, _ = below.partition("/")
+        origin = folder if slash else ""
+        yield Sample(
+            path=path,
+            label=label,
+            generator=origin if label == GENERATED else "",
+            scene="",
+            source=origin if label == REAL else "",
+            split_group=f"{class_folders[label]}/{below}",
+        )
+
+
+def _row(sample: Sample, folder: Path) -> dict[str, Any]:
+    """A sample as a manifest row; the fields that most data sets lack are left out where they say nothing."""
+    row = sample._asdict() | {"path": _relative(sample.path, folder)}
+    if sample.original:
+        row["original"] = _relative(sample.original, folder)
+    return {name: value for name, value in row.items() if value or name not in Sample._field_defaults}
+
+
+def _relative(path: str | Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _manifest_samples(manifest: Path, path_columns: Sequence[str]) -> Iterator[Sample]:
     readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows}
     if manifest.suffix.lower() not in readers:
-        raise ValueError(f"cannot read {manifest}: {LAYOUTS}; found a {manifest.suffix or 'suffix-less'} file")
+        found = f"found a {manifest.suffix or 'suffix-less'} file"
+        raise ValueError(f"cannot read {manifest}: expected {FOLDER_EXPECTED}, {MANIFEST_EXPECTED}; {found}")
     # Resolve the folder before joining, so that a row's `..` means what the operating system would make of it.
     folder = manifest.parent.resolve()
     first_lines: dict[Path, int] = {}
     try:
         for line, row in readers[manifest.suffix.lower()](manifest):
             try:
-                sample = _sample(row, folder)
+                sample = _sample(row, folder, path_columns)
                 earlier = first_lines.setdefault(sample.path, line)
                 if earlier != line:
                     raise ValueError(f"expected each path once, found {sample.path} on line {earlier} already")
@@ -141,16 +183,18 @@ def _csv_rows(manifest: Path) -> Iterator[tuple[int, Any]]:
             yield rows.line_num, row | {"label": {"0": 0, "1": 1}.get((label or "").strip(), label)}
 
 
-def _sample(row: Any, folder: Path) -> Sample:
+def _sample(row: Any, folder: Path, path_columns: Sequence[str]) -> Sample:
     """A manifest row as a sample; ValueError says what is wrong with it."""
     if not isinstance(row, Mapping):
-        raise ValueError(f"expected an object with path and label, found {row!r}")
-    path, label = row.get("path") or row.get("img_path"), row.get("label")
+        raise ValueError(f"expected an object with {path_columns[0]} and label, found {row!r}")
+    path = next((row[name] for name in path_columns if row.get(name)), None)
+    label = row.get("label")
     if not isinstance(path, str):
-        raise ValueError(f"expected a path (or img_path), found columns {', '.join(map(str, row))}")
+        columns = " or ".join(path_columns)
+        raise ValueError(f"expected a path in column {columns}, found columns {', '.join(map(str, row))}")
     if type(label) is not int or label not in (REAL, GENERATED):
         raise ValueError(f"expected label 0 (real) or 1 (generated), found {label!r}")
-    texts = {name: row.get(name) or "" for name in ("generator", "scene", "source", "split_group")}
+    texts = {name: row.get(name) or "" for name in _TEXTS}
     for name, text in texts.items():
         if not isinstance(text, str):
             raise ValueError(f"expected a text as {name}, found {text!r}")
@@ -158,4 +202,6 @@ def _sample(row: Any, folder: Path) -> Sample:
         raise ValueError(f"expected no generator for a real image (label 0), found {texts['generator']!r}")
     # The path as listed, not as resolved: splits stay the same when a data set moves to another disk.
     texts["split_group"] = texts["split_group"] or path
+    if texts["original"]:
+        texts["original"] = os.path.normpath(folder / texts["original"])
     return Sample(Path(os.path.normpath(folder / path)), label, **texts)

@@ -3,11 +3,15 @@
 All draws of a run are numbered: slot k of the run is slot k - n * batch_size of step n. The slots deal out the classes
 in turn, a class deals out its origins (generators, or real sources) in shuffled rounds, and an origin deals out its
 images in shuffled passes, so that nothing comes twice before everything came once. Nothing is stored in between.
+
+A share of each batch may be aligned pairs: a photograph and a fake made from it (`Sample.original`), drawn with one
+seed, so that a transform cuts and degrades both alike. Such fakes come in pairs only.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -15,10 +19,11 @@ from torch.utils.data import Sampler
 from apn.data.samples import Sample, require_both_classes
 from apn.data.splits import stratum
 
-Balance = Literal["none", "class", "generator"]
+Balance = Literal["none", "class", "root", "generator"]
+Images = TypeVar("Images", bound=Sequence[Any] | np.ndarray)
 
 # What a random number is for; keeps the streams of numbers apart (see _rng).
-_AUGMENTATION, _ORIGINS, _IMAGES = range(3)
+_AUGMENTATION, _ORIGINS, _IMAGES, _PAIR_SOURCES, _PAIR_PHOTOS, _PAIR_FAKES, _PAIR_AUGMENTATION = range(7)
 
 
 class Draw(NamedTuple):
@@ -34,7 +39,9 @@ class BalancedBatches(Sampler[list[Draw]]):
     `batch_size` counts the batch over all `world_size` processes; each rank yields its own consecutive part of it.
     `stream` tells apart batches of the same run that serve different ends (an APN step, a CLUB step).
     `balance`: "generator" half real and half generated, evenly over real sources and over generators;
+    "root" the same, but by the square root of their sizes, so that three images are not seen as often as 300;
     "class" half and half; "none" every sample equally often.
+    `pair_share`: share of the batch that is aligned pairs, balanced over real sources; it comes first in the batch.
     ValueError for sizes that do not fit, or if a class has no sample (except with "none").
     """
 
@@ -50,6 +57,7 @@ class BalancedBatches(Sampler[list[Draw]]):
         rank: int = 0,
         world_size: int = 1,
         balance: Balance = "generator",
+        pair_share: float = 0.0,
     ) -> None:
         if batch_size < 1 or batch_size % world_size:
             raise ValueError(f"expected a batch size divisible by {world_size} processes, found {batch_size}")
@@ -59,7 +67,9 @@ class BalancedBatches(Sampler[list[Draw]]):
             raise ValueError(f"expected a start from 0 to {steps} steps, found {start}")
         self.batch_size, self.steps, self.start = batch_size, steps, start
         self.seed, self.stream, self.rank, self.world_size = seed, stream, rank, world_size
+        self.pairs = round(batch_size * pair_share / 2)  # in a batch
         self._classes = _classes(samples, balance)
+        self._pairs = _aligned_pairs(samples, balance) if self.pairs else []
         self._permutations: dict[tuple[int, ...], tuple[int, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -71,8 +81,23 @@ class BalancedBatches(Sampler[list[Draw]]):
     def batch(self, step: int) -> list[Draw]:
         """This rank's draws of one step: batch_size / world_size of them."""
         share = self.batch_size // self.world_size
-        first = step * self.batch_size + self.rank * share
-        return [self._draw(slot) for slot in range(first, first + share)]
+        return [self._place(step, place) for place in range(self.rank * share, (self.rank + 1) * share)]
+
+    def _place(self, step: int, place: int) -> Draw:
+        """What stands at one place of a step's batch: first the pairs, photograph and fake in turn, then the others."""
+        if place < 2 * self.pairs:
+            return self._draw_pair(step * self.pairs + place // 2)[place % 2]
+        return self._draw(step * (self.batch_size - 2 * self.pairs) + place - 2 * self.pairs)
+
+    def _draw_pair(self, number: int) -> tuple[Draw, Draw]:
+        turn, place = divmod(number, len(self._pairs))
+        source = self._shuffled(turn, len(self._pairs), _PAIR_SOURCES)[place]
+        photographs = self._pairs[source]
+        turn, place = divmod(turn, len(photographs))
+        photograph, fakes = photographs[self._shuffled(turn, len(photographs), _PAIR_PHOTOS, source)[place]]
+        fake = fakes[self._rng(_PAIR_FAKES, number).integers(len(fakes))]
+        seed = int(self._rng(_PAIR_AUGMENTATION, number).integers(2**63))
+        return Draw(photograph, seed), Draw(fake, seed)
 
     def _draw(self, slot: int) -> Draw:
         turn, label = divmod(slot, len(self._classes))
@@ -97,15 +122,40 @@ class BalancedBatches(Sampler[list[Draw]]):
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
 
-def _classes(samples: Sequence[Sample], balance: Balance) -> list[list[np.ndarray]]:
-    """Indices of samples by class, then origin, in the order of their names."""
-    if balance == "none":
-        if not samples:
-            raise ValueError("expected samples to draw from, found none")
-        return [[np.arange(len(samples))]]
-    require_both_classes(samples)
-    members: dict[tuple[int, str], list[int]] = defaultdict(list)
+def _aligned_pairs(samples: Sequence[Sample], balance: Balance) -> list[list[tuple[int, list[int]]]]:
+    """By real source: each photograph that fakes were made from, with its fakes, as indices of samples."""
+    fakes: dict[str, list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
-        label, origin = stratum(sample)
-        members[label, origin if balance == "generator" else ""].append(index)
-    return [[np.array(members[key]) for key in sorted(members) if key[0] == label] for label in (0, 1)]
+        if sample.original:
+            fakes[sample.original].append(index)
+    sources: dict[str, list[tuple[int, list[int]]]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        if made := fakes.get(str(sample.path)):
+            sources[stratum(sample)[1]].append((index, made))
+    if not sources:
+        raise ValueError("expected fakes with the photograph they were made from (`original`) among the samples")
+    return _weighed([sources[name] for name in sorted(sources)], balance)
+
+
+def _classes(samples: Sequence[Sample], balance: Balance) -> list[list[np.ndarray]]:
+    """Indices of samples by class, then origin, in the order of their names; fakes of pairs are left out."""
+    indices = [index for index, sample in enumerate(samples) if not sample.original]
+    if balance == "none":
+        if not indices:
+            raise ValueError("expected samples to draw from, found none")
+        return [[np.array(indices)]]
+    require_both_classes([samples[index] for index in indices])
+    members: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for index in indices:
+        label, origin = stratum(samples[index])
+        members[label, origin if balance in ("generator", "root") else ""].append(index)
+    classes = [[np.array(members[key]) for key in sorted(members) if key[0] == label] for label in (0, 1)]
+    return [_weighed(origins, balance) for origins in classes]
+
+
+def _weighed(origins: list[Images], balance: Balance) -> list[Images]:
+    """Each origin as many times as its weight says: evenly, or by the square root of its size."""
+    if balance != "root":
+        return origins
+    smallest = min(map(len, origins))
+    return [images for images in origins for _ in range(round(math.sqrt(len(images) / smallest)))]

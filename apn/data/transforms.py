@@ -20,7 +20,10 @@ from apn.crops import CROP_SIZE, Pixels, center_crop, random_crop
 
 Transform = Callable[[Pixels, np.random.Generator], Pixels]
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
-Degradation = Literal["downscale", "flip", "blur", "jpeg", "webp"]
+Codec = Literal["jpeg", "webp", "png"]
+Degradation = Literal["downscale", "upscale", "history", "flip", "blur", "jpeg", "webp"]
+
+ALIGNED_QUALITY = 96  # the JPEG quality most photographs of GenImage have (Grommelt et al., "Fake or JPEG?", 2024)
 
 # Pictures on the web were scaled with all of these; a single one would become a mark of "degraded".
 _FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
@@ -37,14 +40,24 @@ def webp(pixels: Pixels, quality: int) -> Pixels:
     return _through_file(pixels, "WEBP", quality=quality, method=2)
 
 
+def avif(pixels: Pixels, quality: int) -> Pixels:
+    """Through a lossy AVIF file of this quality, 1 .. 100; (H, W, 3) stays."""
+    # Speed 8 of 10: the default takes three times as long, for fewer bytes at the same kind of loss. One thread,
+    # because many images are coded at once.
+    return _through_file(pixels, "AVIF", quality=quality, speed=8, max_threads=1)
+
+
 def blur(pixels: Pixels, sigma: float) -> Pixels:
     """Gaussian blur of standard deviation `sigma` pixels; (H, W, 3) stays. Pillow's, three box filters in a row."""
     return np.array(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
 
 
-def resize(pixels: Pixels, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> Pixels:
-    """Resample to (size, size, 3). A degradation; never a way to make a picture fit."""
-    return np.array(Image.fromarray(pixels).resize((size, size), resampling))
+def resize(
+    pixels: Pixels, size: int | tuple[int, int], resampling: Image.Resampling = Image.Resampling.BICUBIC
+) -> Pixels:
+    """Resample to (size, size, 3), or to (height, width, 3). A degradation; never a way to make a picture fit."""
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return np.array(Image.fromarray(pixels).resize((width, height), resampling))
 
 
 def flip(pixels: Pixels) -> Pixels:
@@ -61,7 +74,7 @@ class TrainTransform:
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         config, chosen = self.config, self._choose(rng)
-        image = self._downscaled_crop(pixels, rng) if "downscale" in chosen else random_crop(pixels, self.size, rng)
+        image = self._crop(pixels, chosen, rng)
         if "flip" in chosen:
             image = flip(image)
         if "blur" in chosen:
@@ -83,30 +96,51 @@ class TrainTransform:
             kinds = (offered[rng.integers(len(offered))],) if offered else ()
         return {kind for kind in kinds if rng.random() < getattr(self.config, kind)}
 
-    def _downscaled_crop(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        factor = rng.uniform(*self.config.downscale_factor)
-        down, up = (_FILTERS[i] for i in rng.integers(len(_FILTERS), size=2))
-        if self.config.downscale_back:
-            small = max(round(self.size * factor), 1)
-            return resize(resize(random_crop(pixels, self.size, rng), small, down), self.size, up)
+    def _crop(self, pixels: Pixels, chosen: set[Degradation], rng: np.random.Generator) -> Pixels:
+        """A window of the picture, perhaps saved once before, scaled to the crop's size."""
+        config = self.config
+        factor = 1.0
+        if "downscale" in chosen:
+            factor = rng.uniform(*config.downscale_factor)
+        elif "upscale" in chosen:
+            factor = rng.uniform(*config.upscale_factor)
+        back = "downscale" in chosen and config.downscale_back
         # Only the part that becomes the crop is scaled. It ends at the picture's edge: a wrapped seam that
         # untouched pictures of the same size lack would be a mark.
-        side = max(min(round(self.size / factor), *pixels.shape[:2]), self.size)
-        return resize(random_crop(pixels, side, rng), self.size, down)
+        side = self.size if back else round(self.size / factor)
+        if side > self.size:
+            side = max(min(side, *pixels.shape[:2]), self.size)
+        image = random_crop(pixels, side, rng)
+        if "history" in chosen:
+            image = _random_jpeg(image, config.history_quality, rng)
+        down, up = (_FILTERS[i] for i in rng.integers(len(_FILTERS), size=2))
+        if back:
+            return resize(resize(image, max(round(self.size * factor), 1), down), self.size, up)
+        return image if side == self.size else resize(image, self.size, down)
+
+
+def align(pixels: Pixels, size: int = CROP_SIZE, codec: Codec = "jpeg", quality: int = ALIGNED_QUALITY) -> Pixels:
+    """The "aligned" protocol of evaluation: (S, S, 3) centre crop, saved and read again the same way for both classes.
+
+    It evens out format, grid phase and size; what an earlier compression did to the pixels stays. quality: 1 .. 100,
+    without meaning for "png".
+    """
+    cut = center_crop(pixels, size)
+    if codec == "png":
+        return cut
+    return jpeg(cut, quality) if codec == "jpeg" else webp(cut, quality)
 
 
 @dataclass(frozen=True)
 class AlignedTransform:
-    """The "aligned" protocol of evaluation: centre crop, then the same JPEG for both classes; nothing random.
-
-    It evens out format, grid phase and size; what an earlier compression did to the pixels stays.
-    """
+    """`align` as a transform; nothing random."""
 
     size: int = CROP_SIZE
-    quality: int = 96
+    codec: Codec = "jpeg"
+    quality: int = ALIGNED_QUALITY
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        return jpeg(center_crop(pixels, self.size), self.quality)
+        return align(pixels, self.size, self.codec, self.quality)
 
 
 @dataclass(frozen=True)

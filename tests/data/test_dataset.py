@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from apn.crops import center_crop
-from apn.data.dataset import Batch, ImageDataset, Item, collate, evaluation_loader, quarantine, training_loader
+from apn.data.dataset import Batch, ImageDataset, Item, collate, evaluation_loader, training_loader
 from apn.data.samples import Sample, read_samples
 from apn.data.sampling import BalancedBatches, Draw
 from apn.data.transforms import DegradationConfig, NativeTransform, TrainTransform
@@ -64,23 +64,27 @@ def test_collate_gives_rgb_planes_from_zero_to_one() -> None:
 
 
 def test_training_batches_do_not_depend_on_the_workers(samples: list[Sample]) -> None:
-    runs = [list(training_loader(samples, TRAIN, 4, 6, seed=1, num_workers=n)) for n in (0, 1, 2)]
+    batches = BalancedBatches(samples, 4, 6, seed=1)
+    runs = [list(training_loader(samples, TRAIN, batches, num_workers=n)) for n in (0, 1, 2)]
     assert_same(runs[0], runs[1])
     assert_same(runs[0], runs[2])
-    drawn = [draw.index for draw in chain.from_iterable(BalancedBatches(samples, 4, 6, seed=1))]
+    drawn = [draw.index for draw in chain.from_iterable(batches)]
     assert torch.cat([batch.index for batch in runs[0]]).tolist() == drawn
 
 
 def test_a_resumed_loader_goes_on_where_it_stopped(samples: list[Sample]) -> None:
-    whole = training_loader(samples, TRAIN, 4, 5, seed=1)
-    resumed = training_loader(samples, TRAIN, 4, 5, seed=1, start=3)
+    whole = training_loader(samples, TRAIN, BalancedBatches(samples, 4, 5, seed=1))
+    resumed = training_loader(samples, TRAIN, BalancedBatches(samples, 4, 5, seed=1, start=3))
     assert (len(whole), len(resumed)) == (5, 2)
     assert_same(list(resumed), list(whole)[3:])
 
 
 def test_two_ranks_share_one_global_batch(samples: list[Sample]) -> None:
-    whole = list(training_loader(samples, TRAIN, 4, 3, seed=1))
-    ranks = [list(training_loader(samples, TRAIN, 4, 3, seed=1, rank=rank, world_size=2)) for rank in (0, 1)]
+    def run(**options: int) -> list[Batch]:
+        return list(training_loader(samples, TRAIN, BalancedBatches(samples, 4, 3, seed=1, **options)))
+
+    whole = run()
+    ranks = [run(rank=rank, world_size=2) for rank in (0, 1)]
     joined = [Batch(*map(torch.cat, zip(*parts, strict=True))) for parts in zip(*ranks, strict=True)]
     assert_same(joined, whole)
 
@@ -108,13 +112,3 @@ def test_an_unreadable_file_stops_evaluation_and_is_named(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"nowhere\.png"):
         ImageDataset([Sample(tmp_path / "nowhere.png", 0, "", "", "", "")], NativeTransform())[0]
-
-
-def test_quarantine_lists_what_cannot_be_read_and_why(samples: list[Sample]) -> None:
-    samples[1].path.write_bytes(b"not an image")
-    samples[4].path.write_bytes(samples[4].path.read_bytes()[:2000])
-    samples[8].path.unlink()
-    good, bad = quarantine(samples, workers=2)
-    assert good == [sample for i, sample in enumerate(samples) if i not in (1, 4, 8)]
-    assert [sample for sample, _ in bad] == [samples[1], samples[4], samples[8]]
-    assert all(reason for _, reason in bad)

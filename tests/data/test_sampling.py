@@ -31,6 +31,12 @@ def test_every_batch_is_half_and_half_and_origins_come_evenly() -> None:
         assert counts == {key: 3 if key[0] == 0 else 2 for key in SIZES}
 
 
+def test_root_balance_draws_origins_by_the_square_root_of_their_sizes() -> None:
+    drawn = Counter(stratum(SAMPLES[i]) for i in indices(BalancedBatches(SAMPLES, 10, 210, seed=0, balance="root")))
+    # 7 and 30 photographs: once and twice a round. 3, 11 and 50 generated: once, twice and four times.
+    assert drawn == {(0, "phone"): 350, (0, "web"): 700, (1, "adm"): 150, (1, "gan"): 300, (1, "sd"): 600}
+
+
 def test_an_odd_batch_size_is_even_over_two_steps() -> None:
     first, second = BalancedBatches(SAMPLES, 5, 2, seed=0)
     assert Counter(SAMPLES[draw.index].label for draw in first + second) == {0: 5, 1: 5}
@@ -110,3 +116,47 @@ def test_errors_say_what_was_expected() -> None:
         BalancedBatches(SAMPLES[:37], 4, 3, seed=0)
     with pytest.raises(ValueError, match="found none"):
         BalancedBatches([], 4, 3, seed=0, balance="none")
+
+
+PAIRED = SAMPLES + [
+    sample._replace(path=Path(f"{kind}/{sample.path}"), label=1, generator=kind, original=str(sample.path))
+    for kind in ("ae", "gan-ae")
+    for sample in SAMPLES
+    if sample.label == 0 and not sample.path.stem.endswith("3")  # not every photograph has a fake
+]
+
+
+def test_a_pair_is_a_photograph_and_a_fake_of_it_drawn_with_one_seed() -> None:
+    batches = BalancedBatches(PAIRED, 12, 40, seed=0, pair_share=1 / 3)
+    assert batches.pairs == 2
+    for batch in batches:
+        for photograph, fake in (batch[0:2], batch[2:4]):
+            assert PAIRED[fake.index].original == str(PAIRED[photograph.index].path)
+            assert photograph.seed == fake.seed
+        assert Counter(stratum(PAIRED[i.index])[1] for i in batch[0:4:2]) == {"phone": 1, "web": 1}
+        rest = [PAIRED[draw.index] for draw in batch[4:]]
+        assert not any(sample.original for sample in rest)
+        assert Counter(sample.label for sample in rest) == {0: 4, 1: 4}
+
+
+def test_every_photograph_is_paired_once_before_one_is_paired_twice_and_with_every_kind_of_fake() -> None:
+    drawn = [draw for batch in BalancedBatches(PAIRED, 4, 60, seed=0, pair_share=1) for draw in batch]
+    photographs = [draw.index for draw in drawn[::2] if stratum(PAIRED[draw.index]) == (0, "phone")]
+    assert len(set(photographs[:6])) == 6  # phone0 .. phone6 without phone3
+    assert set(photographs[:6]) == set(photographs[6:12])
+    assert {PAIRED[draw.index].generator for draw in drawn[1::2]} == {"ae", "gan-ae"}
+
+
+def test_without_pairs_their_fakes_are_not_drawn_at_all() -> None:
+    assert indices(BalancedBatches(PAIRED, 8, 30, seed=3)) == indices(BalancedBatches(SAMPLES, 8, 30, seed=3))
+
+
+def test_ranks_cut_a_batch_of_pairs_in_consecutive_parts() -> None:
+    whole = list(BalancedBatches(PAIRED, 12, 5, seed=0, pair_share=0.5))
+    ranks = [BalancedBatches(PAIRED, 12, 5, seed=0, pair_share=0.5, rank=r, world_size=2) for r in (0, 1)]
+    assert [a + b for a, b in zip(*ranks, strict=True)] == whole
+
+
+def test_pairs_need_fakes_with_their_original() -> None:
+    with pytest.raises(ValueError, match="original"):
+        BalancedBatches(SAMPLES, 12, 5, seed=0, pair_share=0.5)

@@ -163,6 +163,33 @@ def test_scaling_back_up_loses_detail_at_any_size() -> None:
         assert TrainTransform(config, 32)(picture, rng()).std() < 0.8 * picture.std()
 
 
+def test_upscaling_takes_a_smaller_part_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
+    monkeypatch.setattr(
+        transforms, "random_crop", lambda pixels, side, rng: sides.append(side) or random_crop(pixels, side, rng)
+    )
+    config = PLAIN.model_copy(update={"upscale": 1.0, "upscale_factor": (2.0, 2.0)})
+    assert TrainTransform(config, 64)(smooth(64, 64), rng()).shape == (64, 64, 3)
+    assert sides == [32]
+
+
+def test_an_earlier_save_leaves_its_grid_in_an_unscaled_crop() -> None:
+    config = PLAIN.model_copy(update={"history": 1.0, "history_quality": (20, 20)})
+    strength = grid_strength(TrainTransform(config, 96)(noise(96, 96) // 4 + smooth(96, 96) // 2, rng()))
+    assert strength.argmax() == 7  # the step from column 7 to 8: the edge of a JPEG block
+    plain = TrainTransform(PLAIN, 96)(smooth(96, 96), rng())
+    assert error(plain, smooth(96, 96)) == 0
+
+
+def test_two_pictures_of_one_size_are_cut_and_degraded_alike_from_one_seed() -> None:
+    rescaled = {"downscale": 0.5, "upscale": 0.5, "history": 0.5, "history_quality": (100, 100)}
+    config = PLAIN.model_copy(update={**rescaled, "flip": 0.5})
+    picture = smooth(150, 140)
+    for seed in range(6):
+        one, other = (TrainTransform(config, 64)(p, rng(seed)) for p in (picture, 255 - picture))
+        assert error(one, 255 - other) < 1.5
+
+
 def test_one_of_applies_at_most_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     for name in ("blur", "jpeg", "webp", "flip", "resize"):
