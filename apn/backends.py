@@ -5,25 +5,51 @@ A backend maps crops (N, S, S, 3) uint8 RGB to logits (N, 2) float32.
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 Backend = Callable[[np.ndarray], np.ndarray]
 BackendName = Literal["auto", "onnx", "torch"]
 Device = Literal["cpu", "cuda", "mps"]
 ONNX_FILE = "model.onnx"
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
-def open_backend(folder: Path, backend: BackendName = "auto", device: Device = "cpu") -> tuple[Backend, str]:
-    """The backend and its name. `auto` takes ONNX Runtime where the folder has a graph, else PyTorch.
+class OpenBackend(NamedTuple):
+    """A backend that is ready, or nearly so, and its name."""
 
+    logits: Backend
+    name: str
+
+
+def find_weights(weights: str | os.PathLike[str]) -> Path:
+    """The folder of shipped weights by name, or of any checkpoint by path."""
+    for folder in (Path(weights), WEIGHTS_FOLDER / weights):
+        if (folder / "config.json").is_file():
+            return folder
+    shipped = sorted(path.parent.name for path in WEIGHTS_FOLDER.glob("*/config.json"))
+    raise ValueError(f"no weights {str(weights)!r}: expected a checkpoint folder or one of {', '.join(shipped)}")
+
+
+def open_backend(
+    folder: Path, backend: BackendName = "auto", device: Device = "cpu", *, wait: bool = True
+) -> OpenBackend:
+    """The backend of a weights folder. `auto` takes ONNX Runtime where the folder has a graph, else PyTorch.
+
+    wait: False returns while ONNX Runtime still opens the graph; an error in the graph then comes with the first call.
     Raises ValueError where the backend or device is not there, with what to install.
     """
     if backend == "auto":
         backend = "onnx" if (folder / ONNX_FILE).is_file() else "torch"
-    return (onnx_backend(folder / ONNX_FILE, device) if backend == "onnx" else torch_backend(folder, device)), backend
+    if backend == "onnx":
+        return OpenBackend(onnx_backend(folder / ONNX_FILE, device, wait=wait), backend)
+    return OpenBackend(torch_backend(folder, device), backend)
 
 
 def to_input(crops: np.ndarray) -> np.ndarray:
@@ -31,29 +57,65 @@ def to_input(crops: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(crops.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
 
 
-def onnx_backend(graph: Path, device: Device = "cpu", *, threads: int | None = None) -> Backend:
+def onnx_backend(graph: Path, device: Device = "cpu", *, threads: int | None = None, wait: bool = True) -> Backend:
     """Logits from an ONNX graph with input `image` (N, 3, S, S) and output `logits` (N, 2).
 
-    threads: processor cores to use, all that this process may use by default.
+    On a processor every crop goes through the graph by itself, `threads` of them at a time (default: one for each core
+    that this process may use). That is faster than a batch, whose feature maps leave the cache; it needs a fraction of
+    the memory; and what a crop gets does not depend on its company. Another device gets the batch as it is.
+    wait: as in `open_backend`. Raises ValueError where the graph or the device is not there, or the graph is damaged.
     """
+    provider = _provider(graph, device)
+    threads = threads or usable_cores()
+    if device != "cpu":
+        session = _open_session(graph, provider, threads)
+        return lambda crops: _run(session, crops)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="apn-onnx")
+    opening = pool.submit(_open_session, graph, provider, 1)
+    if wait:
+        opening.result()
+
+    def logits(crops: np.ndarray) -> np.ndarray:
+        session = opening.result()
+        rows = pool.map(lambda crop: _run(session, crop[None]), crops)
+        return np.concatenate([np.empty((0, 2), np.float32), *rows])
+
+    return logits
+
+
+def onnx_batch_backend(graph: Path, *, threads: int | None = None) -> Backend:
+    """As `onnx_backend` on a processor, but the crops go through the graph together, as other programs may do it."""
+    session = _open_session(graph, _provider(graph, "cpu"), threads or usable_cores())
+    return lambda crops: _run(session, crops)
+
+
+def _provider(graph: Path, device: Device) -> str:
     import onnxruntime
 
     if not graph.is_file():
         raise ValueError(f"no ONNX graph {graph}: make it with `apn export {graph.parent} --out {graph}`")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
-    options.log_severity_level = 3
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider"}[
         device
     ]
     if provider not in onnxruntime.get_available_providers():
         raise ValueError(f"this onnxruntime has no {provider} for device {device!r}: install the build that has it")
-    session = onnxruntime.InferenceSession(str(graph), options, providers=[provider])
+    return provider
 
-    def logits(crops: np.ndarray) -> np.ndarray:
-        return session.run(["logits"], {"image": to_input(crops)})[0]
 
-    return logits
+def _open_session(graph: Path, provider: str, threads: int) -> "InferenceSession":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=[provider])
+    except Exception as error:  # its errors have no class in common
+        raise ValueError(f"{graph} cannot be opened, make it again with `apn export`: {error}") from error
+
+
+def _run(session: "InferenceSession", crops: np.ndarray) -> np.ndarray:
+    return session.run(["logits"], {"image": to_input(crops)})[0]
 
 
 def usable_cores() -> int:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from apn.config import Config, read_config
-from apn.models.apn import APN
+from apn.models.build import Network, build_network
 
 WEIGHTS, CONFIG, TRAINING, STATE = "model.safetensors", "config.json", "training.json", "state.pt"
 
@@ -50,15 +50,15 @@ def save_checkpoint(
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> APN:
-    """The model of a checkpoint folder, in evaluation mode. Call it on float RGB (B, 3, H, W) in [0, 1].
+def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> Network:
+    """The network of a checkpoint folder, APN or a baseline, in evaluation mode.
+
+    Call it on float RGB (B, 3, H, W) in [0, 1].
 
     Raises ValueError that names the file and what is missing or does not fit.
     """
     folder = Path(folder)
-    config = read_checkpoint_config(folder)
-    offline = config.model.model_copy(update={"pretrained": False, "pretrained_irrelevant": False})
-    model = APN(offline)
+    model = build_network(read_checkpoint_config(folder).model, offline=True)
     load_weights(model, folder)
     return model.to(device).eval()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -20,6 +20,7 @@ class Settings(BaseModel):
 class ModelConfig(Settings):
     """The network. Defaults are the paper's; "official" behaviour is the default wherever METHOD has a choice."""
 
+    architecture: Literal["apn"] = "apn"
     image_size: int = Field(224, ge=32, description="side of the square input, pixels")
     embedding_dim: int = Field(256, ge=48, multiple_of=2, description="D, size of each embedding")
     band_count: int = Field(15, ge=1, description="K, frequency bands per component")
@@ -40,6 +41,99 @@ class ModelConfig(Settings):
     cut_weakest_bands: bool = Field(True, description="K > 15: weights below the 15th smallest become 0 (official)")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="order the weights expect; input is always RGB")
     spatial_normalize: bool = Field(False, description="ImageNet mean and std before the spatial backbone")
+
+
+class BaselineConfig(Settings):
+    """What the earlier methods share (apn/models/baselines/, one file each). Their backbones are timm's."""
+
+    image_size: int = Field(224, ge=32, description="side of the square input, pixels")
+    backbone: str = Field("resnet50", description="trunk, a timm name")
+    pretrained: bool = Field(True, description="start the trunk from ImageNet weights")
+
+
+class ClassifierConfig(BaselineConfig):
+    """ResNet-50, DeiT-S, Swin-T, and CNNSpot by its training: a backbone and one linear layer on the pixels."""
+
+    architecture: Literal["classifier"]
+
+
+class SpecConfig(BaselineConfig):
+    """Spec (AutoGAN, 2019): the classifier sees the log-amplitude spectrum."""
+
+    architecture: Literal["spec"]
+
+
+class F3NetConfig(BaselineConfig):
+    """F3-Net (2020): frequency-aware decomposition and local frequency statistics, two trunks that attend."""
+
+    architecture: Literal["f3net"]
+    backbone: str = Field("legacy_xception", description="trunk of both branches: a timm Xception")
+
+
+class GramNetConfig(BaselineConfig):
+    """Gram-Net (2020): Gram matrices of ResNet stages, so that texture counts."""
+
+    architecture: Literal["gramnet"]
+    backbone: str = Field("resnet18", description="trunk: a timm ResNet")
+
+
+class UnivFDConfig(BaselineConfig):
+    """UnivFD (2023): a linear layer on a frozen backbone."""
+
+    architecture: Literal["univfd"]
+    backbone: str = Field("vit_large_patch14_clip_224.openai", description="frozen trunk, a timm name")
+
+
+class LGradConfig(BaselineConfig):
+    """LGrad (2023): the classifier sees the gradient that a frozen network has at the picture."""
+
+    architecture: Literal["lgrad"]
+    gradient_backbone: str = Field("resnet50", description="frozen network whose gradient is taken, a timm name")
+    gradient_pretrained: bool = Field(True, description="with its ImageNet weights")
+
+
+class DIREConfig(BaselineConfig):
+    """DIRE (2023): the classifier sees what a diffusion model fails to reconstruct."""
+
+    architecture: Literal["dire"]
+    pipeline: str = Field("", description="diffusers pipeline: a folder or a name of the model hub")
+    diffusion_steps: int = Field(20, ge=1, description="DDIM steps forth, and as many back")
+
+
+class NPRConfig(BaselineConfig):
+    """NPR (2024): the classifier, a ResNet cut after two stages, sees the differences of neighbouring pixels."""
+
+    architecture: Literal["npr"]
+    pretrained: bool = Field(False, description="start the trunk from ImageNet weights")
+
+
+ARCHITECTURES = ("apn", "classifier", "spec", "f3net", "gramnet", "univfd", "lgrad", "dire", "npr")
+
+
+def _architecture(model: Any) -> str:
+    """Which class a `[model]` table is; checkpoints from before there were baselines do not say, and are APN's."""
+    return model.get("architecture", "apn") if isinstance(model, dict) else getattr(model, "architecture", "")
+
+
+AnyBaselineConfig = (
+    ClassifierConfig | SpecConfig | F3NetConfig | GramNetConfig | UnivFDConfig | LGradConfig | DIREConfig | NPRConfig
+)
+AnyModelConfig = Annotated[
+    Annotated[ModelConfig, Tag("apn")]
+    | Annotated[ClassifierConfig, Tag("classifier")]
+    | Annotated[SpecConfig, Tag("spec")]
+    | Annotated[F3NetConfig, Tag("f3net")]
+    | Annotated[GramNetConfig, Tag("gramnet")]
+    | Annotated[UnivFDConfig, Tag("univfd")]
+    | Annotated[LGradConfig, Tag("lgrad")]
+    | Annotated[DIREConfig, Tag("dire")]
+    | Annotated[NPRConfig, Tag("npr")],
+    Discriminator(
+        _architecture,
+        custom_error_type="architecture",
+        custom_error_message=f"expected architecture as one of {', '.join(ARCHITECTURES)}",
+    ),
+]
 
 
 class LossConfig(Settings):
@@ -65,6 +159,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 Sigma = Annotated[float, Field(ge=0, le=20)]
 Factor = Annotated[float, Field(gt=0, le=1)]
+Enlargement = Annotated[float, Field(ge=1, le=4)]
 
 
 class DegradationConfig(Settings):
@@ -79,6 +174,12 @@ class DegradationConfig(Settings):
     # small pictures are scaled less; where picture size leaks the label, keep low >= S / shortest side, or use True.
     # True: the crop itself is scaled down and back up, which asks nothing of the picture's size.
     downscale_back: bool = False
+    # The crop is cut from a smaller window and enlarged; not together with downscale, which comes first.
+    upscale: Probability = 0.0
+    upscale_factor: tuple[Enlargement, Enlargement] = (1.0, 1.5)
+    # Saved as a JPEG before any scaling, as pictures on the web mostly were.
+    history: Probability = 0.0
+    history_quality: tuple[Quality, Quality] = (70, 98)
     flip: Probability = 0.5
     blur: Probability = 0.0
     blur_sigma: tuple[Sigma, Sigma] = (0.1, 1.5)
@@ -104,16 +205,20 @@ class DegradationConfig(Settings):
 class DataConfig(Settings):
     """What is trained on and how a batch is drawn."""
 
-    train: str = Field("", description="folder with real/ and generated/, or a JSONL or CSV manifest")
+    train: str = Field("", description="LAYOUT:ROOT, a folder with real/ and generated/, or a manifest")
     folds: str | None = Field(None, description="folds.json that names generators to leave out together")
     leave_out_fold: str | None = Field(None, description="fold of `folds` kept for testing, never trained on")
     validation: float = Field(0.1, ge=0, lt=1, description="share held out by split_group")
     validation_images: int = Field(600, ge=2, description="at most so many held-out images are scored on the way")
-    balance: Literal["none", "class", "generator"] = "generator"
+    balance: Literal["none", "class", "root", "generator"] = Field("generator", description="see BalancedBatches")
     quarantine: bool = Field(
         False, description="decode every training file first and leave unreadable ones out, listed"
     )
     workers: int = Field(1, ge=0, description="loader processes")
+    aligned: tuple[str, ...] = Field(
+        (), description="manifests of `apn synthesize`: fakes, drawn with the photograph that each was made from"
+    )
+    aligned_share: Probability = Field(0.0, description="share of a batch that is such pairs, cut and degraded alike")
     degradations: DegradationConfig = DegradationConfig()
 
 
@@ -121,17 +226,25 @@ class TrainConfig(Settings):
     """The optimisation (METHOD section 5). One step is one APN step followed by `club_steps` CLUB steps."""
 
     seed: int = 0
-    steps: int = Field(30_000, ge=1)
+    steps: int = Field(30_000, ge=1, description="the run ends here, or with its minutes, whichever comes first")
+    minutes: float | None = Field(
+        None, gt=0, description="time to train, loading included, validating and saving not; cosine follows the clock"
+    )
     batch_size: int = Field(24, ge=2, description="global: over all processes")
     learning_rate: float = Field(1e-4, gt=0)
     basis_learning_rate: float = Field(1e-7, ge=0, description="of the two orthogonal bases")
-    backbone_learning_rate: float | None = Field(None, description="of a pretrained spatial backbone; None: the same")
+    backbone_learning_rate: float | None = Field(
+        None, description="of APN's spatial backbone, or of a baseline's; None: the same"
+    )
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(20, ge=0)
     warmup_start: float = Field(1 / 3, gt=0, le=1, description="first factor of the linear warm-up")
     schedule: Literal["step", "cosine"] = "step"
     schedule_steps: int = Field(30_000, ge=1, description="step: times 0.1 every so many; cosine: ignored")
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of the APN gradient; None: no limit")
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="ship the weights' exponential moving average; None: the last weights"
+    )
     club_steps: int = Field(3, ge=0)
     club_data: Literal["fresh", "reuse"] = Field(
         "fresh", description="fresh: each CLUB step has a batch of its own (official); reuse: the APN step's embeddings"
@@ -150,7 +263,7 @@ class Config(Settings):
     """One experiment: a file of `configs/`."""
 
     name: str = "apn"
-    model: ModelConfig = ModelConfig()
+    model: AnyModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
@@ -159,6 +272,14 @@ class Config(Settings):
     def _teacher_has_a_weight(self) -> Self:
         if self.loss.semantic_teacher and not self.loss.semantic:
             raise ValueError("loss.semantic_teacher is set but loss.semantic is 0: the teacher would have no effect")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_is_for_apn(self) -> Self:
+        if not isinstance(self.model, ModelConfig) and self.loss != LossConfig():
+            raise ValueError(
+                f"[loss] is APN's: {self.model.architecture} learns by cross entropy alone, leave the section out"
+            )
         return self
 
 
@@ -184,8 +305,14 @@ def validate(settings: type[Model], values: dict[str, Any], where: str) -> Model
     try:
         return settings.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'all'}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{_key(e['loc']) or 'all'}: {e['msg']}" for e in error.errors())
         raise ValueError(f"{where}: {problems}") from error
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """`section.key` as the file has it: pydantic puts the chosen class of `[model]` in between."""
+    tagged = location[:1] == ("model",) and len(location) > 1 and location[1] in ARCHITECTURES
+    return ".".join(map(str, location[:1] + location[2:] if tagged else location))
 
 
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def center_crop(pixels: Pixels, size: int = CROP_SIZE) -> Pixels:
     return crop(pixels, (height - size) // 2, (width - size) // 2, size)
 
 
-def random_crop(pixels: Pixels, size: int, rng: np.random.Generator) -> Pixels:
+def random_crop(pixels: Pixels, size: int, rng: "np.random.Generator") -> Pixels:
     """An (S, S, ...) crop of the canvas, every corner equally likely."""
     height, width = canvas_size(*_sides(pixels), size)
     return crop(pixels, int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1)), size)

@@ -1,11 +1,10 @@
 """Detector: image -> Detection. The command line, the server and a scan all go through it.
 
 A large image is judged by several native-resolution crops (tiles), whose logits are averaged; nothing is ever resized,
-nothing is random. Dimensions: T tiles, S side of a tile, W side of a window (a tile with some surroundings).
+nothing is random. Dimensions: T tiles, S side of a tile.
 """
 
 import hashlib
-import io
 import json
 import os
 from collections import deque
@@ -17,21 +16,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from apn.backends import Backend, BackendName, Device, open_backend, usable_cores
+from apn.backends import Backend, BackendName, Device, OpenBackend, find_weights, open_backend, usable_cores
 from apn.calibration import Calibration, read_calibration
-from apn.crops import center_crop, crop, tile_corners
+from apn.crops import crop, tile_corners
+from apn.deliveries import DELIVERIES, deliver
 from apn.detection import Delivery, Detection, Tile, Verdict
 from apn.image import ImageError, LoadedImage, load_image
 from apn.version import __version__
 
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 DEFAULT_WEIGHTS = "apn-mini"
 TILES_PER_SIDE = 3
 BATCH_SIZE = 16
 JPEG_QUALITY_WARNING = 50
-WINDOW = 4 / 3  # window / tile: after a resize by 0.75 a whole tile is left
 
-Source = str | os.PathLike[str] | bytes | LoadedImage | np.ndarray
+# A function is called in a thread that decodes ahead, and may raise ImageError.
+Source = str | os.PathLike[str] | bytes | LoadedImage | np.ndarray | Callable[[], LoadedImage]
 
 
 class Prepared(NamedTuple):
@@ -43,7 +42,7 @@ class Prepared(NamedTuple):
     facts: LoadedImage | None  # of which the pixels are emptied
     corners: list[tuple[int, int]]  # (top, left) of each tile
     tiles: np.ndarray | None  # (T, S, S, 3) uint8
-    windows: list[np.ndarray]  # (W, W, 3) uint8 around each tile, smaller in small images
+    delivered: list[np.ndarray]  # (T, S, S, 3) uint8, the tiles after each of DELIVERIES; empty where not asked for
     warnings: tuple[str, ...]
     error: str | None
 
@@ -109,7 +108,9 @@ class Detector:
             return self._prepare(*pair, stability=stability, options=options)
 
         pending: list[Prepared] = []
-        for prepared in _ahead(prepare, _named(images, names), workers or usable_cores()):
+        workers = workers or usable_cores()
+        # A whole batch ahead: decoding goes on while the network is busy with the last one.
+        for prepared in _ahead(prepare, _named(images, names), workers, max(2 * workers, batch_size)):
             pending.append(prepared)
             if sum(max(len(p.corners), 1) for p in pending) >= batch_size:  # a broken file has no tile, but is a row
                 yield from self._judge(pending, batch_size)
@@ -130,21 +131,16 @@ class Detector:
         size, pixels = self.crop_size, image.pixels
         corners = tile_corners(image.height, image.width, size, TILES_PER_SIDE)
         tiles = np.stack([crop(pixels, top, left, size) for top, left in corners])
-        windows = [_window(pixels, corner, size) for corner in corners] if stability else []
+        delivered = deliver(pixels, corners, size) if stability else []
         facts = image._replace(pixels=np.empty((0, 0, 3), np.uint8))  # a view would keep the whole picture alive
-        return Prepared(path, image.width, image.height, facts, corners, tiles, windows, _warnings(image, size), None)
+        return Prepared(path, image.width, image.height, facts, corners, tiles, delivered, _warnings(image, size), None)
 
     def _judge(self, images: list[Prepared], batch_size: int) -> Iterator[Detection]:
         """Scores all tiles together, then the re-deliveries of the images whose verdict they could overturn."""
         logits = self._scores([p.tiles for p in images if p.tiles is not None], batch_size)
         rows = [_failed(p) if p.tiles is None else self._row(p, next(logits)) for p in images]
-        doubtful = [i for i, p in enumerate(images) if p.windows and rows[i].verdict != "unsure"]
-        delivered = [
-            np.stack([center_crop(deliver(window), self.crop_size) for window in images[i].windows])
-            for i in doubtful
-            for deliver in DELIVERIES.values()
-        ]
-        scores = self._scores(delivered, batch_size)
+        doubtful = [i for i, p in enumerate(images) if p.delivered and rows[i].verdict != "unsure"]
+        scores = self._scores([tiles for i in doubtful for tiles in images[i].delivered], batch_size)
         for i in doubtful:
             deliveries = tuple(self._delivery(name, float(next(scores).mean())) for name in DELIVERIES)
             rows[i] = _settle(rows[i], deliveries)
@@ -185,35 +181,27 @@ class Detector:
 def load(
     weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
     *,
-    backend: BackendName = "auto",
+    backend: BackendName | OpenBackend = "auto",
     device: Device = "cpu",
     calibration: str | os.PathLike[str] | None = None,
 ) -> Detector:
     """The detector of shipped weights by name, or of a checkpoint folder.
 
-    calibration: a file of `apn calibrate` to use instead of the weights' own.
+    backend: its name, or what `open_backend` made of the same weights. calibration: a file of `apn calibrate` to use
+    instead of the weights' own.
     Raises ValueError where the weights, the backend or the device cannot be had.
     """
     folder = find_weights(weights)
-    scorer, backend_name = open_backend(folder, backend, device)
+    opened = open_backend(folder, backend, device) if isinstance(backend, str) else backend
     facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return Detector(
-        scorer,
+        opened.logits,
         name=facts["name"],
         sha256=_weights_sha256(folder),
         crop_size=facts["model"]["image_size"],
         calibration=read_calibration(folder if calibration is None else Path(calibration)),
-        backend_name=backend_name,
+        backend_name=opened.name,
     )
-
-
-def find_weights(weights: str | os.PathLike[str]) -> Path:
-    """The folder of shipped weights by name, or of any checkpoint by path."""
-    for folder in (Path(weights), WEIGHTS_FOLDER / weights):
-        if (folder / "config.json").is_file():
-            return folder
-    shipped = sorted(path.parent.name for path in WEIGHTS_FOLDER.glob("*/config.json"))
-    raise ValueError(f"no weights {str(weights)!r}: expected a checkpoint folder or one of {', '.join(shipped)}")
 
 
 def _weights_sha256(folder: Path) -> str:
@@ -224,37 +212,7 @@ def _weights_sha256(folder: Path) -> str:
     return hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
 
 
-# Stability: would the verdict survive another delivery? ---------------------------------------------------------------
-
-
-def _window(pixels: np.ndarray, corner: tuple[int, int], size: int) -> np.ndarray:
-    """A copy of the surroundings of a tile, moved inwards at the picture's edge."""
-    side = round(size * WINDOW)
-    top, left = (max(min(at - (side - size) // 2, n - side), 0) for at, n in zip(corner, pixels.shape[:2], strict=True))
-    return pixels[top : top + side, left : left + side].copy()
-
-
-def _through_codec(pixels: np.ndarray, codec: str, **options: int) -> np.ndarray:
-    from PIL import Image, WebPImagePlugin  # noqa: F401  (unnamed, Pillow would look for WebP by loading every plugin)
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, codec, **options)
-    return np.asarray(Image.open(file).convert("RGB"))
-
-
-def _resize(pixels: np.ndarray, factor: float) -> np.ndarray:
-    from PIL import Image
-
-    height, width = (max(round(n * factor), 1) for n in pixels.shape[:2])
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
-
-
-DELIVERIES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "JPEG 75": lambda pixels: _through_codec(pixels, "JPEG", quality=75),
-    "WebP 80": lambda pixels: _through_codec(pixels, "WEBP", quality=80, method=2),
-    "resize x0.75": lambda pixels: _resize(pixels, 0.75),
-    "shift 3, 5": lambda pixels: pixels[min(3, pixels.shape[0] - 1) :, min(5, pixels.shape[1] - 1) :],
-}
+# Rows ----------------------------------------------------------------------------------------------------------------
 
 
 def _settle(row: Detection, deliveries: tuple[Delivery, ...]) -> Detection:
@@ -272,6 +230,8 @@ def _settle(row: Detection, deliveries: tuple[Delivery, ...]) -> Detection:
 
 
 def _open(source: Source, options: dict[str, Any]) -> LoadedImage:
+    if callable(source):
+        source = source()
     if isinstance(source, LoadedImage):
         return source
     if isinstance(source, np.ndarray):
@@ -306,14 +266,14 @@ def _named(images: Iterable[Source], names: Iterable[str] | None) -> Iterator[tu
         yield image, os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
 
 
-def _ahead(function: Callable[[Any], Prepared], items: Iterable[Any], workers: int) -> Iterator[Prepared]:
-    """map(function, items) in order, computed by threads at most 2 x workers items ahead."""
+def _ahead(function: Callable[[Any], Prepared], items: Iterable[Any], workers: int, ahead: int) -> Iterator[Prepared]:
+    """map(function, items) in order, computed by threads at most `ahead` items ahead."""
     with ThreadPoolExecutor(workers) as pool:
         running: deque[Future[Prepared]] = deque()
         try:
             for item in items:
                 running.append(pool.submit(function, item))
-                if len(running) > 2 * workers:
+                if len(running) > ahead:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

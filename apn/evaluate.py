@@ -1,133 +1,149 @@
-"""Evaluation in two stages: one score per image in a table, then tables of metrics from the table alone.
+"""Evaluation, first stage: labelled images -> a table with one score per image. `apn.report` makes the second of it.
 
-Protocols: `native` scores files as they are; `aligned` cuts the centre of both classes to one size and saves it with
-one codec and quality, so that neither the format nor the size of a file can tell the label.
-Dimensions: N images. Labels: 0 real, 1 generated.
+Dimensions: N samples. Labels: 0 real, 1 generated.
 """
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-
-from apn.crops import center_crop
+from apn.data.probe import probe
 from apn.data.samples import Sample
-from apn.image import ImageError, LoadedImage, load_image
+from apn.detector import BATCH_SIZE, Detector
+from apn.image import LoadedImage
+from apn.protocols import Protocol
+from apn.scoretable import Shortcut, TableFacts, Thresholds
+from apn.scorewriter import Condition, ScoreWriter
 
-if TYPE_CHECKING:
-    from apn.detector import Detector
-
-Protocol = Literal["native", "aligned"]
-ALIGNED_QUALITY = 96
-COLUMNS = ("path", "label", "generator", "source", "split_group", "logit", "probability", "error")
-
-
-def score_samples(detector: "Detector", samples: Sequence[Sample], protocol: Protocol, out: Path) -> int:
-    """Writes a CSV of COLUMNS, a row a sample in order; returns how many failed, each a row with its error."""
-    size = detector.crop_size
-    sources: Callable[[Sample], str | LoadedImage] = (
-        (lambda sample: str(sample.path)) if protocol == "native" else (lambda sample: aligned_image(sample.path, size))
-    )
-    failed = 0
-    with out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        rows = detector.detect_many(_ahead(sources, samples), names=(str(s.path) for s in samples), stability=False)
-        for sample, row in zip(samples, rows, strict=True):
-            failed += row.error is not None
-            facts = (sample.path, sample.label, sample.generator, sample.source, sample.split_group)
-            writer.writerow([*facts, row.logit, row.probability, row.error])
-    return failed
+HEADERS_PROBED, FILES_PROBED = 20_000, 2000  # images of the shortcut probe: files as they are; those made in memory
 
 
-def aligned_image(path: Path, size: int, quality: int = ALIGNED_QUALITY) -> LoadedImage | str:
-    """The centre of a file, `size` pixels square, through a JPEG; the path itself where it cannot be read."""
-    from PIL import Image
+class Shown(NamedTuple):
+    """A condition and how a sample is opened under it; runs in the threads that decode, may raise ImageError."""
 
-    try:
-        image = load_image(path)
-    except ImageError:
-        return str(path)  # the detector meets the same error, and makes it the row's
-    file = io.BytesIO()
-    Image.fromarray(center_crop(image.pixels, size)).save(file, "JPEG", quality=quality)
-    return load_image(file.getvalue())
+    condition: Condition
+    open: Callable[[Sample], LoadedImage]
 
 
-class Row(NamedTuple):
-    """Metrics of one group of images against all real ones. interval: 95 %, bootstrap over split groups."""
+class Counts(NamedTuple):
+    """What a run found: scores there are now, failed ones among them, and how many an earlier run had left."""
 
-    group: str
-    images: int
-    auc: float
-    interval: tuple[float, float]
-    balanced_accuracy: float
-
-
-class Scores(NamedTuple):
-    """A table of scores; arrays of N. Failed rows are counted and left out of the arrays."""
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    generators: np.ndarray
-    groups: np.ndarray
+    rows: int
     failed: int
+    resumed: int
 
 
-def read_scores(path: Path) -> Scores:
-    """Reads what `score_samples` wrote. Raises ValueError that names the missing columns."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    missing = set(COLUMNS) - set(rows[0] if rows else ())
-    if missing:
-        raise ValueError(f"{path} is not a table of scores: missing {', '.join(sorted(missing))}")
-    good = [row for row in rows if not row["error"]]
-    return Scores(
-        np.array([int(row["label"]) for row in good]),
-        np.array([float(row["probability"]) for row in good]),
-        np.array([row["generator"] for row in good]),
-        np.array([row["split_group"] for row in good]),
-        len(rows) - len(good),
+def show(protocol: Protocol) -> Shown:
+    """Samples under a protocol, otherwise as they are."""
+    return Shown(Condition(protocol.title), lambda sample: protocol.open(sample.path, sample.label))
+
+
+def score_samples(
+    detector: Detector,
+    samples: Sequence[Sample],
+    shown: Sequence[Shown],
+    out: Path,
+    facts: TableFacts,
+    *,
+    batch_size: int = BATCH_SIZE,
+    retry_errors: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> Counts:
+    """Scores every sample under every condition into a Parquet table; a killed run goes on where it stopped.
+
+    A sample that cannot be read is a row with its error. facts: from `table_facts`, with the same samples and
+    conditions. advance: called after each row. Raises ValueError where `out` holds scores of something else.
+    """
+    writer = ScoreWriter(out, samples, [one.condition for one in shown], facts, retry_errors=retry_errors)
+
+    def source(job: int) -> Callable[[], LoadedImage]:
+        return partial(shown[job // len(samples)].open, samples[job % len(samples)])
+
+    # All conditions of a sample in a row: what was decoded for one may serve the next.
+    jobs = sorted(map(int, writer.todo), key=lambda job: (job % len(samples), job))
+    rows = detector.detect_many(
+        map(source, jobs),
+        names=(str(samples[job % len(samples)].path) for job in jobs),
+        stability=False,
+        batch_size=batch_size,
+    )
+    try:
+        for job, row in zip(jobs, rows, strict=True):
+            writer.add(job, row.logit, row.probability, row.error)
+            advance()
+    except BaseException:  # Ctrl-C too: what is known is kept
+        writer.flush()
+        raise
+    writer.finish()
+    return Counts(len(samples) * len(shown), writer.failed, writer.resumed)
+
+
+def table_facts(
+    detector: Detector,
+    samples: Sequence[Sample],
+    shown: Iterable[Shown],
+    *,
+    data: Sequence[str],
+    limit: int | None = None,
+    seed: int = 0,
+    command: str = "",
+    shortcuts: Sequence[Shortcut] = (),
+) -> TableFacts:
+    """What a table of these scores says of itself. data: specs as typed; limit, seed: of
+    `apn.data.select.draw`."""
+    known, conditions = detector.calibration, [one.condition for one in shown]
+    return TableFacts(
+        weights=detector.name,
+        sha256=detector.sha256,
+        backend=detector.backend_name,
+        protocols=tuple(dict.fromkeys(one.protocol for one in conditions)),
+        degradations=tuple(dict.fromkeys(f"{one.degradation} {one.level}".strip() for one in conditions)),
+        thresholds=Thresholds(
+            **{name: getattr(known, name) for name in Thresholds.model_fields},
+        ),
+        data=tuple(data),
+        data_sha256=data_sha256(samples),
+        images=len(samples),
+        limit=limit,
+        seed=seed,
+        version=detector.version,
+        command=command,
+        shortcuts=tuple(shortcuts),
     )
 
 
-def report(scores: Scores, threshold: float = 0.5, resamples: int = 1000) -> list[Row]:
-    """A row for all images, then one per generator against all real images, then the mean over generators."""
-    from apn.metrics import auc, balanced_accuracy, bootstrap_interval
+def measure_shortcuts(data: str, samples: Sequence[Sample], protocols: Iterable[Protocol], seed: int) -> list[Shortcut]:
+    """The shortcut probe under each protocol, for a table to carry. data: the spec of these samples.
 
-    def row(name: str, chosen: np.ndarray) -> Row:
-        labels, probabilities = scores.labels[chosen], scores.probabilities[chosen]
-        interval = bootstrap_interval(labels, probabilities, scores.groups[chosen], resamples=resamples)
-        accuracy = balanced_accuracy(labels, probabilities, threshold)
-        return Row(name, len(labels), auc(labels, probabilities), interval, accuracy)
-
-    real = scores.labels == 0
-    rows = [row("all", np.ones(len(real), bool))]
-    for generator in sorted(set(scores.generators[~real])):
-        rows.append(row(generator, real | (scores.generators == generator)))
-    return rows
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table."""
-    lines = ["| generated by | images | AUC | 95 % interval | balanced accuracy |", "|---|---|---|---|---|"]
-    for row in rows:
-        low, high = row.interval
-        lines.append(
-            f"| {row.group} | {row.images} | {row.auc:.3f} | {low:.3f} to {high:.3f} | {row.balanced_accuracy:.3f} |"
-        )
-    return "\n".join(lines)
+    Its AUC is None where it cannot be measured, for want of a class or of groups.
+    """
+    found = []
+    for protocol in protocols:
+        limit = HEADERS_PROBED if protocol.name == "native" else FILES_PROBED
+        try:
+            told = probe(samples, protocol=protocol, limit=limit, seed=seed)
+        except ValueError:  # of one class, or one group
+            found.append(Shortcut(data=data, protocol=protocol.title, auc=None))
+        else:
+            low, high = told.interval
+            found.append(Shortcut(data=data, protocol=protocol.title, auc=told.auc, low=low, high=high))
+    return found
 
 
-def _ahead(
-    function: Callable[[Sample], "str | LoadedImage"], samples: Sequence[Sample], workers: int = 2
-) -> Iterator["str | LoadedImage"]:
-    """map(function, samples) in order, a few blocks of samples at a time in threads."""
-    remaining = iter(samples)
-    with ThreadPoolExecutor(workers) as pool:
-        while block := list(islice(remaining, 16 * workers)):
-            yield from pool.map(function, block)
+def data_sha256(samples: Iterable[Sample]) -> str:
+    """SHA-256 of the list of samples: paths, labels and the other fields, in order. Files are not opened."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update("\0".join(map(str, sample)).encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def refuse_repeats(samples: Iterable[Sample]) -> None:
+    """ValueError where a file is listed twice, by two data specs for instance: it would count twice."""
+    paths = sorted(str(sample.path) for sample in samples)
+    repeated = [path for path, after in itertools.pairwise(paths) if path == after]
+    if repeated:
+        raise ValueError(f"expected each image once, found {len(repeated)} listed twice, the first {repeated[0]}")

@@ -1,7 +1,7 @@
-"""Export a checkpoint to ONNX or OpenVINO, always followed by a comparison of numbers with PyTorch.
+"""Export a checkpoint, of APN or a baseline, to ONNX or OpenVINO; always followed by a comparison with PyTorch.
 
-The graph is the artifact side alone: `image` float32 RGB (N, 3, S, S) in [0, 1] -> `logits` (N, 2), N free. Fourier
-transforms become real matrix products, which every runtime computes alike. Dimensions: N images, S side of the crop.
+The graph is what inference needs, of APN the artifact side: `image` float32 RGB (N, 3, S, S) in [0, 1] -> `logits`
+(N, 2), N free. Fourier transforms become real matrix products, which every runtime computes alike. Dimensions: N images, S side of the crop.
 """
 
 import shutil
@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from apn.backends import ONNX_FILE, onnx_backend, to_input
+from apn.backends import ONNX_FILE, onnx_batch_backend, to_input
 from apn.checkpoint import load_model, read_checkpoint_config
 from apn.crops import center_crop
 from apn.image import find_images, load_image
 from apn.metrics import probabilities
-from apn.models.apn import APN
-from apn.models.fourier import MatrixDFT
+from apn.models.baselines import Baseline
+from apn.models.build import Network
+from apn.models.fourier import FFT, MatrixDFT
 
 DEMO_IMAGES = Path(__file__).parent.parent / "demo" / "images"  # in a checkout
 TOLERANCE = 1e-4
@@ -47,11 +48,15 @@ class ExportMismatchError(ValueError):
 class InferenceGraph(nn.Module):
     """What is exported: image (N, 3, S, S) -> logits (N, 2), Fourier transforms as matrix products."""
 
-    def __init__(self, model: APN) -> None:
+    def __init__(self, model: Network) -> None:
+        """Raises ValueError for a baseline that no graph can compute."""
         super().__init__()
+        if isinstance(model, Baseline) and model.not_exported:
+            raise ValueError(f"no graph of {type(model).__name__}: {model.not_exported}")
         self.model = model.eval()
-        size = model.config.image_size
-        self.model.frequency.fourier = MatrixDFT(size, size)
+        for name, part in list(self.model.named_modules()):
+            if isinstance(part, FFT):
+                self.model.set_submodule(name, MatrixDFT(part.height, part.width))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.model(image, irrelevant=False).logits
@@ -80,7 +85,7 @@ def export_graph(checkpoint: Path, out: Path, crops: np.ndarray, *, file_format:
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / ONNX_FILE
         write_onnx(InferenceGraph(load_model(checkpoint)), graph)
-        run, files = onnx_backend(graph), [(graph, out)]
+        run, files = onnx_batch_backend(graph), [(graph, out)]
         if file_format == "openvino":
             run, files = _convert_to_openvino(graph, out)
         comparison = compare(run, crops, expected)
@@ -142,5 +147,5 @@ def _convert_to_openvino(graph: Path, out: Path) -> tuple[Callable[[np.ndarray],
 
 
 @torch.inference_mode()
-def _torch_logits(model: APN, crops: np.ndarray) -> np.ndarray:
+def _torch_logits(model: Network, crops: np.ndarray) -> np.ndarray:
     return model(torch.from_numpy(to_input(crops)), irrelevant=False).logits.numpy()

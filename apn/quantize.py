@@ -13,7 +13,8 @@ import numpy as np
 from apn.backends import ONNX_FILE, onnx_backend, to_input
 from apn.checkpoint import load_model, read_checkpoint_config
 from apn.crops import center_crop
-from apn.data.samples import read_samples, require_both_classes
+from apn.data.layouts import read_data
+from apn.data.samples import require_both_classes
 from apn.export import InferenceGraph, write_onnx
 from apn.image import load_image
 from apn.metrics import auc, probabilities
@@ -40,12 +41,12 @@ class Quantization(NamedTuple):
 def quantize(checkpoint: Path, out: Path, data: str, *, range_images: int = 100, seed: int = 0) -> Quantization:
     """Writes an int8 graph (weights per channel, activations per tensor) and measures what it loses.
 
-    data: labelled images as `read_samples` takes them; `range_images` of them set the activation ranges, the rest
+    data: labelled images as `read_data` takes them; `range_images` of them set the activation ranges, the rest
     measure. The Fourier matrices and the band proposers stay in float32: rounding there would move whole bands.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    samples = read_samples(data)
+    samples = read_data(data)
     require_both_classes(samples)
     order = np.random.default_rng(seed).permutation(len(samples))
     if len(samples) < 2 * range_images:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apn.data.samples import read_samples, require_both_classes
+from apn.data.layouts import read_data
+from apn.data.samples import require_both_classes
 
 if TYPE_CHECKING:
     from apn.detector import Detector
@@ -17,14 +18,17 @@ if TYPE_CHECKING:
 def labelled_logits(location: str, open_detector: "Callable[[], Detector]") -> tuple[np.ndarray, np.ndarray]:
     """logits (N,), generated minus real, and labels (N,), 0 real or 1 generated.
 
-    location: a CSV or JSONL file with columns `logit` and `label`, else images as `read_samples` takes them, which are
-    scored by the detector (opened only then). Raises ValueError that names the row or the files that have no score.
+    location: a table of `apn score`, a CSV or JSONL file with columns `logit` and `label`, else images as `read_data`
+    takes them, which are scored by the detector (opened only then). Raises ValueError that names the row or the files
+    that have no score.
     """
     path = Path(location)
+    if path.suffix == ".parquet":
+        return _from_table(path)
     if path.is_file() and "logit" in _columns(path):
         pairs = [_pair(path, number, row) for number, row in enumerate(_rows(path), start=1)]
         return np.array([logit for logit, _ in pairs]), np.array([label for _, label in pairs])
-    samples = read_samples(path)
+    samples = read_data(location)
     require_both_classes(samples)
     rows = open_detector().detect_many((sample.path for sample in samples), stability=False)
     logits, failed = [], []
@@ -32,9 +36,22 @@ def labelled_logits(location: str, open_detector: "Callable[[], Detector]") -> t
         logits.append(row.logit)
         if row.error is not None:
             failed.append(f"{row.path}: {row.error}")
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(samples)} images have no score:\n  " + "\n  ".join(failed[:20]))
+    _require_scores(failed, len(samples))
     return np.array(logits, float), np.array([sample.label for sample in samples])
+
+
+def _from_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    from apn.scoretable import read_scores
+
+    (scores,) = read_scores([path])
+    failed = [f"{scores.paths[int(row)]}: {scores.errors[int(row)]}" for row in np.flatnonzero(scores.failed)]
+    _require_scores(failed, len(scores.labels))
+    return scores.logits, scores.labels.astype(int)
+
+
+def _require_scores(failed: list[str], images: int) -> None:
+    if failed:
+        raise ValueError(f"{len(failed)} of {images} images have no score:\n  " + "\n  ".join(failed[:20]))
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

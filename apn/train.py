@@ -1,13 +1,13 @@
-"""Training: the APN half and the CLUB half of a step, the loop around them, checkpoints.
+"""Training: the loop around the steps of apn/step.py, its data, validation and checkpoints.
 
-Source: Meng et al., CVIU 2024, and the official schedule (docs/method.md). Dimensions: B batch, D embedding size.
+Dimensions: B batch, N images.
 """
 
 import json
 import math
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,23 +17,23 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric, seed_everything
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW, Optimizer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from apn.checkpoint import load_state, load_weights, read_checkpoint_config, read_training, save_checkpoint
 from apn.config import Config, DataConfig, TrainConfig
-from apn.data.dataset import Batch, BatchLoader, evaluation_loader, quarantine, training_loader
-from apn.data.samples import Sample, read_samples, require_both_classes, write_manifest
+from apn.data.dataset import Batch, BatchLoader, evaluation_loader, training_loader
+from apn.data.layouts import parse_spec, read_data
+from apn.data.samples import REAL, Sample, require_both_classes, write_manifest
+from apn.data.sampling import BalancedBatches
 from apn.data.splits import leave_out, read_folds, split_by_group
 from apn.data.transforms import AlignedTransform, TrainTransform
-from apn.losses import Pairs, build_clubs, club_learning_loss, information_pairs, loss_terms
+from apn.data.verify import quarantine
 from apn.metrics import auc, balanced_accuracy, probabilities
-from apn.models.apn import APN
-from apn.models.backbones import pretrained_source
-from apn.models.teacher import SemanticTeacher
+from apn.models.build import starting_weights
+from apn.optim import model_rate_factor, set_rates
+from apn.step import Trainee, build_trainee, club_steps, training_step
 
 APN_STREAM, CLUB_STREAM = 0, 1  # random streams of the two halves' batches
 EVALUATION_BATCH = 32
@@ -48,18 +48,14 @@ class Splits(NamedTuple):
     quarantined: list[tuple[Sample, str]]
 
 
-class NonFiniteLossError(ValueError):
-    """A loss term stopped being a number; the message names the term and the step."""
-
-
 def read_splits(config: DataConfig, seed: int) -> Splits:
     """The samples of an experiment. Raises ValueError for data that do not hold both classes."""
     if not config.train:
         raise ValueError("no training data: set data.train to a folder with real/ and generated/, or to a manifest")
-    samples = read_samples(config.train)
+    samples = read_data(config.train, default_split="train")
     test: list[Sample] = []
     if config.leave_out_fold:
-        folds = read_folds(config.folds or Path(config.train).parent / "folds.json")
+        folds = read_folds(config.folds or parse_spec(config.train).root.parent / "folds.json")
         if config.leave_out_fold not in folds:
             raise ValueError(f"no fold {config.leave_out_fold!r}: expected one of {', '.join(folds)}")
         samples, test = leave_out(samples, *folds[config.leave_out_fold])
@@ -68,106 +64,20 @@ def read_splits(config: DataConfig, seed: int) -> Splits:
         samples, bad = quarantine(samples)
     train, validation = split_by_group(samples, config.validation, seed) if config.validation else (samples, [])
     require_both_classes(train)
-    return Splits(train, validation, test, bad)
+    return Splits(train + read_aligned(config.aligned, train), validation, test, bad)
 
 
-# The step ------------------------------------------------------------------------------------------------------------
+def read_aligned(manifests: Iterable[str], photographs: Sequence[Sample]) -> list[Sample]:
+    """Fakes of these photographs, of no other: what is made from held-out pictures stays out.
 
-
-class Trainee(NamedTuple):
-    """What learns, with what: the network and CLUB, each with its optimiser; the teacher never learns."""
-
-    model: APN
-    clubs: nn.ModuleList
-    teacher: SemanticTeacher | None
-    model_optimizer: Optimizer
-    club_optimizer: Optimizer
-
-
-def apn_half(
-    fabric: Fabric, trainee: Trainee, batch: Batch, config: Config, step: int
-) -> tuple[dict[str, float], Pairs]:
-    """1. APN learns, CLUB holds still. Returns the loss terms and the detached pairs that CLUB may reuse."""
-    model, clubs = trainee.model, trainee.clubs
-    model.train()
-    clubs.requires_grad_(False)
-    output = model(batch.image)
-    semantic = trainee.teacher(batch.image) if trainee.teacher else None
-    terms = loss_terms(model, output, batch.label, clubs, config.loss, semantic)
-    total = torch.stack(list(terms.values())).sum()
-    _require_finite(terms, step)
-    trainee.model_optimizer.zero_grad()
-    fabric.backward(total)
-    if config.train.gradient_clip is not None:
-        clip_grad_norm_(model.parameters(), config.train.gradient_clip)
-    trainee.model_optimizer.step()
-    clubs.requires_grad_(True)
-    pairs = [(a.detach(), i.detach()) for a, i in information_pairs(output, config.loss.club_pairs)]
-    return {"total": total.item(), **{name: term.item() for name, term in terms.items()}}, pairs
-
-
-def club_half(fabric: Fabric, trainee: Trainee, pairs: Pairs, step: int) -> float:
-    """2. CLUB learns, APN holds still: it only gave the pairs, without gradient. Returns CLUB's own loss."""
-    loss = club_learning_loss(trainee.clubs, pairs)
-    _require_finite({"club_learning": loss}, step)
-    trainee.club_optimizer.zero_grad()
-    fabric.backward(loss)
-    trainee.club_optimizer.step()
-    return loss.item()
-
-
-@torch.no_grad()
-def fresh_pairs(model: APN, batch: Batch, club_pairs: str) -> Pairs:
-    """Embeddings of a batch of its own from the resting network: evaluation mode, batch norm statistics included."""
-    model.eval()
-    return information_pairs(model(batch.image), club_pairs)
-
-
-def _require_finite(terms: dict[str, Tensor], step: int) -> None:
-    bad = [name for name, term in terms.items() if not torch.isfinite(term)]
-    if bad:
-        raise NonFiniteLossError(
-            f"loss term {', '.join(bad)} is not finite at step {step}: lower train.learning_rate, set "
-            "train.gradient_clip, or use train.precision = '32-true'; the last checkpoint is from before this step"
-        )
-
-
-# Optimisers and schedules --------------------------------------------------------------------------------------------
-
-
-def model_optimizer(model: APN, config: TrainConfig) -> Optimizer:
-    """Adam (with decoupled weight decay if asked), slower for the bases and, if asked, for the spatial backbone."""
-    bases = [model.spatial.artifact_basis, model.spatial.irrelevant_basis]
-    backbone = list(model.spatial.backbone.parameters())
-    taken = {id(parameter) for parameter in bases + backbone}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
-    backbone_rate = config.learning_rate if config.backbone_learning_rate is None else config.backbone_learning_rate
-    groups = [
-        {"params": rest, "lr": config.learning_rate},
-        {"params": backbone, "lr": backbone_rate},
-        {"params": bases, "lr": config.basis_learning_rate, "weight_decay": 0.0},
-    ]
-    return AdamW([{**g, "base_lr": g["lr"]} for g in groups], weight_decay=config.weight_decay)
-
-
-def club_optimizer(clubs: nn.ModuleList, config: TrainConfig) -> Optimizer:
-    rate = config.club_learning_rate
-    return AdamW([{"params": list(clubs.parameters()), "lr": rate, "base_lr": rate}], weight_decay=0.0)
-
-
-def model_rate_factor(config: TrainConfig, step: int) -> float:
-    """Factor on every learning rate at a step: linear warm-up times StepLR (official) or times half a cosine."""
-    warm = 1.0
-    if step < config.warmup_steps:
-        warm = config.warmup_start + (1 - config.warmup_start) * step / config.warmup_steps
-    if config.schedule == "cosine":
-        return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    return warm * 0.1 ** (step // config.schedule_steps)
-
-
-def set_rates(optimizer: Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+    Raises ValueError where a manifest lists a fake without saying what it was made from.
+    """
+    known = {str(sample.path) for sample in photographs}
+    fakes = [sample for manifest in manifests for sample in read_data(manifest)]
+    for sample in fakes:
+        if not sample.original or sample.label == REAL:
+            raise ValueError(f"expected fakes with their `original`, as `apn synthesize` lists them: {sample.path}")
+    return [sample for sample in fakes if sample.original in known]
 
 
 # The loop ------------------------------------------------------------------------------------------------------------
@@ -218,6 +128,42 @@ def _stop_between_steps() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def share_done(config: TrainConfig, step: int, seconds: float) -> float:
+    """How much of its steps or of its minutes a run has used, whichever is more; from 1 on it is over."""
+    return max(step / config.steps, seconds / 60 / config.minutes if config.minutes else 0.0)
+
+
+def is_finished(config: TrainConfig, run: Path) -> bool:
+    """Whether the run folder holds a run that has come to its end under these settings."""
+    if not (run / "last").is_dir():
+        return False
+    training = read_training(run / "last")
+    return share_done(config, training["step"], training["seconds"]) >= 1
+
+
+class Clock:
+    """How much of a run is over. It stands still while the run validates or saves, so that those cost no training."""
+
+    def __init__(self, config: TrainConfig, seconds: float = 0.0) -> None:
+        self._config, self._before, self._began = config, seconds, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return self._before + time.perf_counter() - self._began
+
+    def share(self, step: int) -> float:
+        """`share_done` by now."""
+        return share_done(self._config, step, self.seconds)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Time in here does not count."""
+        before = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - before
+
+
 class TrainResult(NamedTuple):
     """Where the run stopped: step reached, whether a signal ended it early, latest validation metrics."""
 
@@ -249,7 +195,7 @@ def train(
         fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
     seed_everything(config.train.seed, verbose=False)
     splits = read_splits(config.data, config.train.seed)
-    trainee = _build(config, resume)
+    trainee = build_trainee(config, offline=resume is not None)
     start, seconds, best = 0, 0.0, -math.inf
     metrics: dict[str, float] = {}
     if resume is not None:
@@ -263,21 +209,24 @@ def train(
     model, optimizer = fabric.setup(trainee.model, trainee.model_optimizer)
     learner = trainee._replace(model=model, model_optimizer=optimizer)
     trainee.clubs.to(fabric.device)
-    if trainee.teacher:
-        trainee.teacher.to(fabric.device)
-    apn_batches, club_batches = (fabric.setup_dataloaders(loader) for loader in _loaders(config, splits.train, start))
+    for follower in (trainee.teacher, trainee.average):
+        if follower is not None:
+            follower.to(fabric.device)
+    batches, club_batches = (
+        cast(Iterator[Batch], iter(fabric.setup_dataloaders(loader)))
+        for loader in _loaders(config, splits.train, start)
+    )
     validation = _validation_loader(config, splits.validation)
-    club_iterator = cast(Iterator[Batch], iter(club_batches))
 
     def facts(step: int) -> dict[str, Any]:
         return {
             "step": step,
             "metrics": metrics,
             "best_auc": None if best == -math.inf else best,
-            "seconds": round(seconds + time.perf_counter() - began, 1),
+            "seconds": round(clock.seconds, 1),
             "precision": precision,
             "device": fabric.device.type,
-            "spatial_backbone_start": pretrained_source(config.model.spatial_backbone, config.model.pretrained),
+            "backbone_start": starting_weights(config.model),
             "data": {name: len(part) for name, part in splits._asdict().items()},
             "quarantined": [f"{sample.path}: {reason}" for sample, reason in splits.quarantined],
             "command": command,
@@ -287,64 +236,51 @@ def train(
     def save(name: str, step: int, resumable: bool) -> None:
         state = {
             "model_optimizer": trainee.model_optimizer.state_dict(),
-            "club_optimizer": trainee.club_optimizer.state_dict(),
+            "club_optimizer": trainee.club_optimizer.state_dict() if trainee.club_optimizer else {},
             "clubs": trainee.clubs.state_dict(),
             "rng": torch.get_rng_state(),
+            # The checkpoint's own weights are the average's, where there is one.
+            **(
+                {"model": trainee.model.state_dict(), "average": trainee.average.state_dict()}
+                if trainee.average
+                else {}
+            ),
         }
-        save_checkpoint(out / name, trainee.model, config, facts(step), state if resumable else None)
+        save_checkpoint(out / name, trainee.shipped, config, facts(step), state if resumable else None)
 
-    began, images, step = time.perf_counter(), 0, start
+    clock, images, step = Clock(config.train, seconds), 0, start
     with (
         SummaryWriter(str(out / "tensorboard")) as board,
         _progress(console) as progress,
         _stop_between_steps() as stop,
     ):
-        task = progress.add_task("training", total=config.train.steps, completed=start, status="")
-        for batch in cast(Iterable[Batch], apn_batches):
-            set_rates(trainee.model_optimizer, model_rate_factor(config.train, step))
-            set_rates(trainee.club_optimizer, 0.1 ** (step // config.train.club_schedule_steps))
-            terms, pairs = apn_half(fabric, learner, batch, config, step)
-            for _ in range(config.train.club_steps if config.loss.information else 0):
-                if config.train.club_data == "fresh":
-                    pairs = fresh_pairs(learner.model, next(club_iterator), config.loss.club_pairs)
-                terms["club_learning"] = club_half(fabric, learner, pairs, step)
+        task = progress.add_task("training", total=1, step=start, status="")
+        over = clock.share(step) >= 1
+        while not over and not stop:
+            set_rates(trainee.model_optimizer, model_rate_factor(config.train, step, clock.share(step)))
+            if trainee.club_optimizer:
+                set_rates(trainee.club_optimizer, 0.1 ** (step // config.train.club_schedule_steps))
+            batch = next(batches)
+            terms = training_step(fabric, learner, batch, club_batches, config, step)
             step += 1
+            over = clock.share(step) >= 1
             images += len(batch.label)
-            rate = images / (time.perf_counter() - began)
+            rate = images / (clock.seconds - seconds)
             status = f"loss {terms['total']:.3f}  class {terms.get('classification', 0):.3f}  {rate:.1f} images/s"
-            progress.update(task, completed=step, status=status)
-            if step % config.train.log_every == 0 or step == config.train.steps:
-                _log(out, board, step, {**terms, "images_per_second": rate})
-            last = step == config.train.steps
-            if validation and (step % config.train.validate_every == 0 or last):
-                metrics = validate(model, validation, fabric.device)
-                _log(out, board, step, {f"validation_{name}": value for name, value in metrics.items()})
-                progress.console.print(f"step {step}: validation {_in_words(metrics)}")
-                if metrics["auc"] > best:
-                    best = metrics["auc"]
-                    save("best", step, resumable=False)
-            if step % config.train.save_every == 0 or last or stop:
-                save("last", step, resumable=True)
-            if stop:
-                break
+            progress.update(task, completed=clock.share(step), step=step, status=status)
+            with clock.stopped():
+                if step % config.train.log_every == 0 or over:
+                    _log(out, board, step, {**terms, "images_per_second": rate})
+                if validation and (step % config.train.validate_every == 0 or over):
+                    metrics = validate(trainee.shipped if trainee.average else model, validation, fabric.device)
+                    _log(out, board, step, {f"validation_{name}": value for name, value in metrics.items()})
+                    progress.console.print(f"step {step}: validation {_in_words(metrics)}")
+                    if metrics["auc"] > best:
+                        best = metrics["auc"]
+                        save("best", step, resumable=False)
+                if step % config.train.save_every == 0 or over or stop:
+                    save("last", step, resumable=True)
     return TrainResult(step, bool(stop), metrics)
-
-
-def _build(config: Config, resume: Path | None) -> Trainee:
-    settings = config.model
-    if resume is not None:  # the weights come from the checkpoint, so nothing needs to be fetched
-        settings = settings.model_copy(update={"pretrained": False, "pretrained_irrelevant": False})
-    model = APN(settings)
-    clubs = build_clubs(config.loss, config.model.embedding_dim)
-    teacher = None
-    if config.loss.semantic_teacher:
-        teacher = SemanticTeacher(
-            config.loss.semantic_teacher,
-            config.model.embedding_dim,
-            pretrained=config.loss.semantic_teacher_pretrained,
-            seed=config.train.seed,
-        )
-    return Trainee(model, clubs, teacher, model_optimizer(model, config.train), club_optimizer(clubs, config.train))
 
 
 def _checkpoint_of(folder: Path) -> Path:
@@ -356,10 +292,15 @@ def _restore(trainee: Trainee, config: Config, folder: Path) -> tuple[int, float
     saved = read_checkpoint_config(folder)
     if saved.model != config.model or saved.loss != config.loss:
         raise ValueError(f"cannot resume {folder}: its [model] and [loss] settings differ from the configuration's")
-    load_weights(trainee.model, folder)
     state, training = load_state(folder), read_training(folder)
+    if trainee.average:
+        trainee.model.load_state_dict(state["model"])
+        trainee.average.load_state_dict(state["average"])
+    else:
+        load_weights(trainee.model, folder)
     trainee.model_optimizer.load_state_dict(state["model_optimizer"])
-    trainee.club_optimizer.load_state_dict(state["club_optimizer"])
+    if trainee.club_optimizer:
+        trainee.club_optimizer.load_state_dict(state["club_optimizer"])
     trainee.clubs.load_state_dict(state["clubs"])
     torch.set_rng_state(state["rng"])
     best = training["best_auc"]
@@ -367,24 +308,24 @@ def _restore(trainee: Trainee, config: Config, folder: Path) -> tuple[int, float
 
 
 def _loaders(config: Config, samples: list[Sample], start: int) -> tuple[BatchLoader, BatchLoader]:
-    """Batches of the APN half and, in a random stream of their own, of the CLUB half."""
+    """Batches of the network and, in a random stream of their own, of the CLUB half."""
     settings = config.train
 
     def loader(stream: int, per_step: int) -> BatchLoader:
-        return training_loader(
+        batches = BalancedBatches(
             samples,
-            TrainTransform(config.data.degradations, config.model.image_size),
             settings.batch_size,
             settings.steps * per_step,
             seed=settings.seed,
             stream=stream,
             start=start * per_step,
             balance=config.data.balance,
-            num_workers=config.data.workers if per_step else 0,
+            pair_share=config.data.aligned_share,
         )
+        transform = TrainTransform(config.data.degradations, config.model.image_size)
+        return training_loader(samples, transform, batches, num_workers=config.data.workers if per_step else 0)
 
-    fresh = settings.club_data == "fresh" and config.loss.information > 0
-    return loader(APN_STREAM, 1), loader(CLUB_STREAM, settings.club_steps if fresh else 0)
+    return loader(APN_STREAM, 1), loader(CLUB_STREAM, club_steps(config) if settings.club_data == "fresh" else 0)
 
 
 def _validation_loader(config: Config, samples: list[Sample]) -> BatchLoader | None:
@@ -419,5 +360,8 @@ def _log(out: Path, board: SummaryWriter, step: int, values: dict[str, float]) -
 
 def _progress(console: Console) -> Progress:
     return Progress(
-        BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn(), console=console
+        BarColumn(),
+        TextColumn("step {task.fields[step]}  {task.fields[status]}"),
+        TimeRemainingColumn(),
+        console=console,
     )

@@ -1,7 +1,7 @@
 """Speed and memory of detection, as a Markdown table. Run by `make bench`: python bench/detect.py [--images 1000]
 
-Cold start is the whole process `apn detect ONE.jpg` against importing its three libraries; throughput is the whole
-process `apn detect FOLDER --json` on ImageNet-size JPEGs (500 x 375, quality 90) that the script makes.
+Cold start is the whole process `apn detect ONE.jpg` against importing its three libraries, in turns. Throughput is the
+whole process `apn detect FOLDER --json` on ImageNet-size JPEGs (500 x 375, quality 90) that the script makes.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from apn.backends import onnx_backend
-from apn.detector import find_weights
+from apn.backends import find_weights, onnx_backend
+from apn.detector import load
 from apn.image import load_image
 
 DEMO = Path(__file__).parent.parent / "demo" / "images"
@@ -51,6 +51,17 @@ def run(*command: str) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
+def cold_starts(commands: dict[str, list[str]], repeats: int = 15) -> list[tuple[str, str]]:
+    """A row a command: median wall time, and its ratio to the first one's. In turns, so that noise meets all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(repeats):
+        for name, command in commands.items():
+            seconds[name].append(run(*command)[0])
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    base = next(iter(medians.values()))
+    return [(name, f"{one:.3f} s, {one / base:.2f} x the imports") for name, one in medians.items()]
+
+
 def crop_milliseconds(batch: int = 1, repeats: int = 20) -> float:
     """One crop through the shipped graph on one core, median."""
     backend = onnx_backend(find_weights("apn-mini") / "model.onnx", threads=1)
@@ -71,15 +82,13 @@ def main() -> None:
     rows: list[tuple[str, str]] = []
     with tempfile.TemporaryDirectory() as name:
         paths = make_images(Path(name), count)
-        one = str(paths[0])
-        base = statistics.median(run(sys.executable, "-c", IMPORTS)[0] for _ in range(5))
-        rows.append((f'python -c "{IMPORTS}"', f"{base:.2f} s"))
-        for label, options in {
-            "apn detect ONE.jpg": [],
-            "apn detect --no-stability ONE.jpg": ["--no-stability"],
-        }.items():
-            cold = statistics.median(run(apn, "detect", *options, one)[0] for _ in range(5))
-            rows.append((label, f"{cold:.2f} s, {cold / base:.2f} x the imports"))
+        commands = {f'python -c "{IMPORTS}"': [sys.executable, "-c", IMPORTS]}
+        for path in (paths[0], DEMO / "photo-cat.jpg"):
+            row = load().detect(path)
+            about = f"{path.name}: {row.width} x {row.height}, {len(row.tiles)} crops, {row.verdict}"
+            commands[f"apn detect ONE.jpg ({about})"] = [apn, "detect", str(path)]
+            commands[f"apn detect --no-stability ONE.jpg ({about})"] = [apn, "detect", "--no-stability", str(path)]
+        rows += cold_starts(commands)
         rows.append(("one crop, one core, decoding left out", f"{crop_milliseconds():.1f} ms"))
         started = time.perf_counter()
         with ThreadPoolExecutor(os.cpu_count()) as pool:

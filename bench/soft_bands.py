@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from lightning_fabric import seed_everything
 
+from apn.bootstrap import bootstrap_interval
 from apn.checkpoint import load_model
 from apn.config import read_config
 from apn.data.dataset import evaluation_loader
 from apn.data.samples import read_samples
 from apn.data.transforms import AlignedTransform
-from apn.metrics import auc, bootstrap_interval, probabilities
+from apn.metrics import auc, probabilities
 from apn.models.apn import APN
 from apn.train import train
 

@@ -6,13 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
-from apn.cli import main
+from apn.cli import COMMANDS, Command, main
 from apn.detection import Detection
 from apn.rows import CsvRows, JsonRows, TableRows
 
@@ -106,6 +109,31 @@ def test_a_reader_that_leaves_early_causes_no_complaint():
     assert process.returncode == 1
 
 
+@pytest.mark.parametrize("arguments", [("--json", CAT), (CAT, "gone.jpg"), ("--csv", "no/such.csv", CAT), ("-h",), ()])
+def test_the_process_prints_and_exits_as_the_function_does(apn, arguments):
+    """`apn detect` ends its process early; nothing may be lost. Standard output is a pipe here, so it is buffered."""
+    arguments = ("detect", "--no-stability", *map(str, arguments))
+    command = [sys.executable, "-m", "apn", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "80"})
+    assert (done.returncode, done.stdout, done.stderr) == apn(*arguments)
+
+
+def test_options_may_come_between_the_images(apn, tmp_path):
+    dashed = tmp_path / "-cat.jpg"
+    shutil.copy(CAT, dashed)
+    code, out, _ = apn("detect", CAT, "--json", dashed, "--no-stability")
+    assert code == 0
+    assert [json.loads(line)["path"] for line in out.splitlines()] == [str(CAT), str(dashed)]
+    assert apn("detect", "--no-stability", "--", CAT)[0] == 0
+
+
+@pytest.mark.parametrize("wrong", [("--batch-size", "0"), ("--max-pixels", "-1"), ("--backend", "tf"), ("--stab",)])
+def test_option_values_out_of_range_exit_2(apn, wrong):
+    code, out, err = apn("detect", CAT, *wrong)
+    assert (code, out) == (2, "")
+    assert wrong[0] in err
+
+
 def labelled_folder(folder: Path, count: int) -> Path:
     """Real: smooth ramps; generated: noise. What the detector makes of them does not matter here."""
     rng = np.random.default_rng(0)
@@ -118,19 +146,49 @@ def labelled_folder(folder: Path, count: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("protocol", ["native", "aligned"])
-def test_score_report_and_failed_rows(apn, tmp_path, protocol):
-    data = labelled_folder(tmp_path / "data", 3)
+def test_score_report_and_failed_rows(apn, tmp_path):
+    data, table = labelled_folder(tmp_path / "data", 3), tmp_path / "scores.parquet"
     (data / "real" / "broken.png").write_text("no")
-    code, out, _ = apn("score", data, "--protocol", protocol, "--out", tmp_path / "scores.csv")
-    assert (code, "6 images scored, 1 failed" in out) == (1, True)
-    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [bool(row["error"]) for row in rows].count(True) == 1
-    code, out, _ = apn("report", tmp_path / "scores.csv")
+    code, out, _ = apn("score", "--data", data, "--protocol", "both", "--out", table)
+    assert (code, "12 images scored, 2 failed" in out) == (1, True)
+    code, out, _ = apn("score", data, "--protocol", "both", "--out", table)  # the same data, the older way to name it
+    assert (code, "14 of 14 rows were there from an earlier run" in out) == (1, True)
+    (data / "real" / "broken.png").write_bytes((data / "real" / "0.png").read_bytes())
+    assert apn("score", data, "--protocol", "both", "--out", table, "--retry-errors")[0] == 0
+    code, out, _ = apn("report", table, "--resamples", 20, "--out", tmp_path / "report", "--no-page")
     assert code == 0
-    assert "| all | 6 |" in out
-    assert "1 images have no score" in out
+    titles = "native (files as they are) and aligned (224 px centre, JPEG q96)"
+    assert f"## apn-mini, {titles}, by generator" in out
+    assert "| all | 4 + 3 |" in out
+    assert "shortcut probe" in out
+    assert "frozen with the weights at 5.0% FPR" in out
+    assert {path.name for path in (tmp_path / "report").iterdir()} >= {"tables.md", "metrics.csv", "summary.json"}
+
+
+def test_score_takes_settings_of_the_protocol_and_parts_of_the_data(apn, tmp_path):
+    data, table = labelled_folder(tmp_path / "data", 4), tmp_path / "scores.parquet"
+    options = ("--protocol", "aligned", "--codec", "webp", "--quality", 70, "--limit", 5, "--seed", 1, "--no-probe")
+    assert apn("score", data, *options, "--out", table)[0] == 0
+    out = apn("report", table, "--resamples", 5)[1]
+    assert "aligned (224 px centre, WebP q70)" in out
+    assert "shortcut probe |" not in out
+    code, _, err = apn("score", data, *options[:-3], "--seed", 2, "--out", table)
+    assert (code, "holds scores of something else" in err) == (1, True)
+    code, _, err = apn("score", data, "--generator", "adm", "--out", tmp_path / "b.parquet")
+    assert (code, "no generator" in err and "no sample says its generator" in err) == (1, True)
+    code, _, err = apn("score", "--out", tmp_path / "b.parquet")
+    assert (code, "no data: expected --data" in err) == (2, True)
+    code, _, err = apn("score", data, "--data", f"folder:{data}", "--out", tmp_path / "b.parquet")
+    assert (code, "expected each image once" in err) == (1, True)
+
+
+def test_thresholds_are_frozen_on_a_validation_table_when_asked(apn, tmp_path):
+    data, table = labelled_folder(tmp_path / "data", 5), tmp_path / "scores.parquet"
+    apn("score", data, "--out", table, "--no-probe")
+    code, out, _ = apn("report", table, "--threshold-from", table, "--target-fpr", 0.2, "--resamples", 5)
+    assert (code, "at 20.0% FPR on 5 validation scores of real images" in out) == (0, True)
+    code, _, err = apn("report", table, "--threshold-from", table, "--target-fpr", 0.01)
+    assert (code, "expected at least 99 validation scores" in err) == (1, True)
 
 
 def test_calibrate_writes_what_detect_uses(apn, tmp_path):
@@ -174,3 +232,47 @@ def test_train_names_the_setting_that_is_wrong(apn, tmp_path):
     code, _, err = apn("train", tmp_path / "a.toml")
     assert code == 1
     assert "model.band_cout" in err
+
+
+def test_help_lists_every_command_with_the_first_line_of_its_docstring(apn):
+    code, out, _ = apn("--help")
+    listing = " ".join(out.replace("│", " ").split())
+    assert code == 0
+    for name, command in COMMANDS.items():
+        target = command.load()
+        documented = target.info.help if isinstance(target, typer.Typer) else target.__doc__
+        assert f"{name} {command.help}" in listing
+        assert command.help == documented.splitlines()[0]
+
+
+def test_a_command_whose_module_is_missing_is_not_listed(apn, monkeypatch):
+    monkeypatch.setitem(COMMANDS, "later", Command("apn.commands.no_such_module", "later", "Not yet."))
+    assert "later" not in apn("--help")[1]
+    assert apn("later")[0] == 2
+
+
+def test_a_group_of_commands_is_one_entry(apn, monkeypatch):
+    group = typer.Typer(help="Two of a kind.")
+    group.command("first")(lambda: typer.echo("first ran"))
+    group.command("second")(lambda: typer.echo("second ran"))
+    module = ModuleType("apn.commands.two")
+    module.app, module.__spec__ = group, ModuleSpec("apn.commands.two", None)
+    monkeypatch.setitem(sys.modules, "apn.commands.two", module)
+    monkeypatch.setitem(COMMANDS, "two", Command("apn.commands.two", "app", "Two of a kind."))
+    assert apn("two", "second")[:2] == (0, "second ran\n")
+    assert "Two of a kind." in apn("--help")[1]
+
+
+def test_a_missing_extra_is_one_line_that_says_what_to_install(apn, monkeypatch):
+    for package, extra in {"sklearn": "evaluate", "torch": "torch"}.items():
+
+        def command(package: str = typer.Option(package)) -> None:
+            raise ModuleNotFoundError(f"No module named '{package}.part'", name=f"{package}.part")
+
+        monkeypatch.setattr("apn.commands.export.export", command)
+        assert apn("export")[::2] == (1, f"apn: this command needs {package}.part: pip install 'apn[{extra}]'\n")
+
+
+def test_a_file_that_is_not_there_is_one_line(apn, tmp_path):
+    code, _, err = apn("report", tmp_path / "none.csv")
+    assert (code, err) == (1, f"apn: {tmp_path / 'none.csv'}: No such file or directory\n")

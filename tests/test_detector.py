@@ -135,9 +135,10 @@ def test_what_is_kept_of_a_decoded_image_does_not_grow_with_it():
     assert prepared.facts is not None
     assert prepared.facts.pixels.base is None
     assert prepared.facts.pixels.size == 0
-    kept = prepared.tiles.nbytes + sum(window.nbytes for window in prepared.windows if window.base is None)
-    assert len(prepared.windows) == len(prepared.tiles) == 9
-    assert kept <= 9 * 3 * (SIZE**2 + 43**2)
+    assert [len(tiles) for tiles in prepared.delivered] == [9] * len(DELIVERIES)
+    for tiles in (prepared.tiles, *prepared.delivered):
+        assert tiles.base is None
+        assert tiles.nbytes == 9 * 3 * SIZE**2
 
 
 def test_stopping_early_leaves_no_work_behind():

@@ -11,7 +11,7 @@ from tiny import tiny_config
 from torch import nn
 
 import apn.export
-from apn.backends import onnx_backend, to_input
+from apn.backends import onnx_backend, onnx_batch_backend, to_input
 from apn.checkpoint import load_model, save_checkpoint
 from apn.config import Config
 from apn.export import Comparison, ExportMismatchError, compare, export_graph
@@ -83,7 +83,8 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_onnx_equals_pytorch_at_any_batch_size(exported: tuple[Path, Path]) -> None:
     folder, out = exported
     assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]  # weights inside
-    assert_equal_numbers(onnx_backend(out), folder)
+    assert_equal_numbers(onnx_batch_backend(out), folder)
+    assert_equal_numbers(onnx_backend(out, threads=2), folder)
 
 
 @pytest.mark.parametrize("exported", ["soft"], indirect=True)
@@ -114,7 +115,7 @@ def test_a_graph_that_differs_is_refused_and_not_written(
         return lambda images: expected_logits(folder, images) + np.float32(wrong if len(images) > 1 else 0)
 
     monkeypatch.setattr(apn.export, "write_onnx", lambda graph, path: path.touch())
-    monkeypatch.setattr(apn.export, "onnx_backend", off)
+    monkeypatch.setattr(apn.export, "onnx_batch_backend", off)
     with pytest.raises(ExportMismatchError, match=r"the onnx graph of .*hard differs from PyTorch by .* nothing was"):
         export_graph(folder, tmp_path / "out" / "model.onnx", crops(3))
     assert not (tmp_path / "out").exists()

@@ -19,27 +19,17 @@ from tiny import noise, tiny_config
 from torch import nn
 
 import apn.losses
+import apn.step
 import apn.train
 from apn.checkpoint import load_model, load_state, read_training
-from apn.config import Config, DataConfig, DegradationConfig, LossConfig, TrainConfig
+from apn.config import Config, DataConfig, DegradationConfig, LossConfig, ModelConfig, TrainConfig
 from apn.data.dataset import Batch
 from apn.data.samples import read_samples, write_manifest
 from apn.losses import information_pairs
-from apn.train import (
-    NonFiniteLossError,
-    Trainee,
-    TrainResult,
-    apn_half,
-    club_half,
-    club_optimizer,
-    fresh_pairs,
-    model_optimizer,
-    model_rate_factor,
-    read_splits,
-    resolve_precision,
-    set_rates,
-    train,
-)
+from apn.models.apn import APN
+from apn.optim import club_optimizer, model_optimizer, model_rate_factor, set_rates
+from apn.step import NonFiniteLossError, Trainee, apn_half, build_trainee, club_half, fresh_pairs
+from apn.train import Clock, TrainResult, is_finished, read_splits, resolve_precision, train
 
 
 @pytest.fixture(scope="session")
@@ -126,14 +116,14 @@ def test_same_seed_same_weights(toy: Path, tmp_path: Path) -> None:
 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, number: signal.Signals = signal.SIGINT) -> None:
     """Sends the signal in the middle of a step."""
-    half = apn.train.apn_half
+    half = apn.step.apn_half
 
     def interrupted(*arguments: Any) -> Any:
         if arguments[-1] == step:
             signal.raise_signal(number)
         return half(*arguments)
 
-    monkeypatch.setattr(apn.train, "apn_half", interrupted)
+    monkeypatch.setattr(apn.step, "apn_half", interrupted)
 
 
 @pytest.mark.parametrize("club_data", ["fresh", "reuse"])
@@ -160,14 +150,13 @@ def test_a_resumed_run_draws_the_same_random_numbers(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a network that tosses coins, as one with drop path does."""
-    spatial = apn.train.APN
 
-    def with_dropout(settings: Any) -> nn.Module:
-        model = spatial(settings)
+    def with_dropout(settings: ModelConfig, *, offline: bool) -> nn.Module:
+        model = APN(settings)
         model.spatial.head.insert(1, nn.Dropout(0.5))
         return model
 
-    monkeypatch.setattr(apn.train, "APN", with_dropout)
+    monkeypatch.setattr(apn.step, "build_network", with_dropout)
     run(toy_config(toy, steps=4), tmp_path / "whole")
     with monkeypatch.context() as patch:
         interrupt_at(1, patch, signal.SIGTERM)
@@ -202,9 +191,78 @@ def test_a_term_that_diverges_stops_the_run_by_name_and_step(
 
 
 def test_club_that_diverges_is_named(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apn.train, "club_learning_loss", lambda *_: torch.tensor(float("nan")))
+    monkeypatch.setattr(apn.step, "club_learning_loss", lambda *_: torch.tensor(float("nan")))
     with pytest.raises(NonFiniteLossError, match="loss term club_learning is not finite at step 0"):
         run(toy_config(toy), tmp_path / "run")
+
+
+# A budget of minutes --------------------------------------------------------------------------------------------------
+
+
+class Time:
+    """Stands in for time.perf_counter: every look takes a tenth of a second."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        self.now += 0.1
+        return self.now
+
+
+def test_the_clock_counts_steps_and_minutes_and_stands_still_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time()
+    monkeypatch.setattr("apn.train.time.perf_counter", time)
+    clock = Clock(TrainConfig(steps=100, minutes=2), seconds=30)
+    time.now += 30
+    assert clock.share(0) == pytest.approx(0.5, abs=0.01)
+    assert clock.share(75) == 0.75  # whichever is more
+    with clock.stopped():
+        time.now += 500
+    assert clock.seconds == pytest.approx(60, abs=1)
+    assert Clock(TrainConfig(steps=100), seconds=1e6).share(50) == 0.5
+
+
+def test_a_run_ends_with_its_minutes_and_its_cosine_with_it(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time, rates = Time(), []
+    monkeypatch.setattr("apn.train.time.perf_counter", time)
+    step = apn.train.training_step
+
+    def thirty_seconds(*arguments: Any) -> Any:
+        time.now += 30
+        rates.append(arguments[1].model_optimizer.param_groups[0]["lr"])
+        return step(*arguments)
+
+    monkeypatch.setattr(apn.train, "training_step", thirty_seconds)
+    config = toy_config(toy, steps=1000, minutes=2, schedule="cosine", warmup_steps=0, learning_rate=1e-3)
+    whole = run(config, tmp_path / "run")
+    assert whole == TrainResult(4, False, whole.metrics)
+    expected = [1e-3 * 0.5 * (1 + np.cos(np.pi * share)) for share in (0, 0.25, 0.5, 0.75)]
+    assert rates == pytest.approx(expected, abs=3e-5)  # looking at the clock takes time too
+    assert is_finished(config.train, tmp_path / "run")
+    assert read_training(tmp_path / "run/last")["seconds"] == pytest.approx(120, abs=10)
+    again = run(config, tmp_path / "run", resume=tmp_path / "run")
+    assert (again.step, len(rates)) == (4, 4)  # nothing left to do
+
+
+def test_minutes_are_resumed_too(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time()
+    monkeypatch.setattr("apn.train.time.perf_counter", time)
+    step = apn.train.training_step
+
+    def half_a_minute(*arguments: Any) -> Any:
+        time.now += 30
+        return step(*arguments)
+
+    monkeypatch.setattr(apn.train, "training_step", half_a_minute)
+    config = toy_config(toy, steps=1000, minutes=2)
+    with monkeypatch.context() as patch:
+        interrupt_at(0, patch)
+        assert run(config, tmp_path / "run").step == 1
+    assert not is_finished(config.train, tmp_path / "run")
+    assert run(config, tmp_path / "run", resume=tmp_path / "run").step == 4
 
 
 # The two halves ------------------------------------------------------------------------------------------------------
@@ -216,7 +274,7 @@ Halves = tuple[Fabric, Trainee, Config, Batch]
 def halves(toy: Path) -> Halves:
     torch.manual_seed(0)
     config = toy_config(toy)
-    trainee = apn.train._build(config, None)
+    trainee = build_trainee(config)
     fabric = Fabric(accelerator="cpu", devices=1)
     model, optimizer = fabric.setup(trainee.model, trainee.model_optimizer)
     batch = Batch(noise(4), torch.tensor([0, 1, 0, 1]), torch.arange(4))
@@ -366,3 +424,48 @@ def test_unreadable_files_are_listed_where_quarantine_is_asked_for(toy: Path, tm
     splits = read_splits(DataConfig(train=str(tmp_path / "all.jsonl"), quarantine=True), 0)
     assert [sample.path for sample, _ in splits.quarantined] == [tmp_path / "broken.png"]
     assert len(splits.train) + len(splits.validation) == 80
+
+
+def test_the_average_of_weights_follows_torchs_recursion_and_is_what_is_saved(toy: Path, tmp_path: Path) -> None:
+    config = toy_config(toy, steps=3, ema_decay=0.75)
+    trainee = build_trainee(config)
+    assert trainee.average is not None
+    name = "classifier.0.weight"
+    fabric, expected = Fabric(accelerator="cpu", devices=1), None
+    for step in range(3):
+        batch = Batch(noise(4, seed=step), torch.tensor([0, 1, 0, 1]), torch.arange(4))
+        apn_half(fabric, trainee, batch, config, step)
+        weight = trainee.model.get_parameter(name).detach().clone()
+        expected = weight if expected is None else 0.75 * expected + 0.25 * weight
+    torch.testing.assert_close(trainee.shipped.get_parameter(name), expected)
+    assert not torch.equal(trainee.shipped.get_parameter(name), trainee.model.get_parameter(name))
+
+    run(config, tmp_path / "run")
+    state, saved = load_state(tmp_path / "run/last"), load_file(tmp_path / "run/last/model.safetensors")
+    torch.testing.assert_close(saved[name], state["average"]["module." + name])
+    assert not torch.equal(saved[name], state["model"][name])
+
+
+def test_a_run_with_an_average_resumes_bit_for_bit(toy: Path, tmp_path: Path) -> None:
+    config = toy_config(toy, steps=4, ema_decay=0.9, save_every=2)
+    run(config, tmp_path / "whole")
+    run(toy_config(toy, steps=2, ema_decay=0.9), tmp_path / "half")
+    run(config, tmp_path / "half", resume=tmp_path / "half")
+    whole, half = (load_file(tmp_path / name / "last/model.safetensors") for name in ("whole", "half"))
+    assert all(torch.equal(whole[name], half[name]) for name in whole)
+
+
+def test_fakes_of_held_out_photographs_stay_out_of_training(toy: Path, tmp_path: Path) -> None:
+    photographs = [sample for sample in read_samples(toy) if sample.label == 0]
+    fakes = [
+        s._replace(path=tmp_path / s.path.name, label=1, generator="ae", original=str(s.path)) for s in photographs
+    ]
+    write_manifest(fakes, tmp_path / "fakes.jsonl")
+    config = toy_config(toy).data.model_copy(update={"aligned": (str(tmp_path / "fakes.jsonl"),)})
+    splits = read_splits(config, 0)
+    trained = {str(sample.path) for sample in splits.train if sample.label == 0}
+    assert {sample.original for sample in splits.train if sample.original} == trained
+    assert 0 < len(trained) < len(photographs)
+    write_manifest([fake._replace(original="") for fake in fakes], tmp_path / "fakes.jsonl")
+    with pytest.raises(ValueError, match="original"):
+        read_splits(config, 0)

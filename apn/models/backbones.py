@@ -7,6 +7,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.util import find_spec
 from itertools import pairwise
+from typing import Any
 
 import timm
 import torch
@@ -36,10 +37,11 @@ class NarrowResNet(nn.Module):
 OWN_BACKBONES: dict[str, Callable[[], nn.Module]] = {"resnet10_narrow": NarrowResNet}
 
 
-def build_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
+def build_backbone(name: str, *, pretrained: bool = False, image_size: int | None = None) -> nn.Module:
     """The backbone `name` without its classifier, its weights in the channels-last layout (faster on CPU and GPU).
 
     pretrained: ImageNet weights, from an installed weight package where there is one, else through timm (internet).
+    image_size: side of the input, for transformers that must know it; None is the one that they were made for.
     Raises ValueError for a name that neither timm nor this module knows, or whose weights cannot be had.
     """
     if name in OWN_BACKBONES:
@@ -53,8 +55,10 @@ def build_backbone(name: str, *, pretrained: bool = False) -> nn.Module:
         backbone = timm.create_model(name, num_classes=0)
         load_packaged_weights(backbone, PACKAGED_WEIGHTS[name])
         return backbone.to(memory_format=torch.channels_last)
+    fixed = timm.get_pretrained_cfg_value(name, "fixed_input_size") if image_size is not None else False
+    options: dict[str, Any] = {"img_size": image_size} if fixed else {}
     try:
-        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
         return backbone.to(memory_format=torch.channels_last)
     except (OSError, RuntimeError) as error:
         raise ValueError(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from apn.models.bands import Spectrum, self_conjugate_bins
-from apn.models.fourier import FFT, MatrixDFT
+from apn.models.fourier import FFT, MatrixDFT, MatrixSpectrum
 
 SIZES = [(8, 8), (16, 12), (7, 9), (1, 6), (224, 224)]
 TRANSFORMS = [FFT, MatrixDFT]
@@ -73,3 +73,12 @@ def test_amplitude_and_phase_are_polar_coordinates() -> None:
     spectrum = FFT(16, 12)(normal(16, 12))
     expected = torch.complex(*spectrum)
     torch.testing.assert_close(torch.polar(spectrum.amplitude, spectrum.phase), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_phase_without_branches_is_the_phase() -> None:
+    """On every pair of signs, at zero, and where a quotient overflows."""
+    values = torch.tensor([-3e38, -2.0, -1e-30, 0.0, 1e-30, 2.0, 3e38])
+    real, imaginary = torch.cartesian_prod(values, torch.cat([values, torch.tensor([-0.0])])).T
+    spectrum = Spectrum(real, imaginary)
+    torch.testing.assert_close(MatrixSpectrum(*spectrum).phase, spectrum.phase, rtol=0, atol=1e-6)
+    assert isinstance(MatrixDFT(8, 8)(normal(8, 8)), MatrixSpectrum)

@@ -1,0 +1,106 @@
+"""`apn detect`. Its arguments are parsed by argparse: importing typer would take a good part of a cold start."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from apn.commands import HELP, UsageError
+
+
+def detect(arguments: Sequence[str]) -> None:
+    """Say of each image whether it is AI-generated.
+
+    Exit code 0 if every image was scored, 1 if some failed (the others are still scored), 2 for a usage error.
+    """
+    options = parser().parse_intermixed_args(arguments)
+    from apn.backends import find_weights, open_backend
+
+    # ONNX Runtime opens the graph in a thread of its own while the rest is imported and the first images are decoded.
+    backend = open_backend(find_weights(options.weights), options.backend, options.device, wait=False)
+    from apn.detector import load
+    from apn.image import find_images
+    from apn.rows import CsvRows, JsonRows, RowWriter, TableRows, open_progress
+
+    files = list(find_images(options.paths))
+    if not files:
+        found = ", ".join(map(str, options.paths))
+        raise UsageError(f"no images in {found}: expected image files or folders that hold some")
+    detector = load(options.weights, backend=backend, calibration=options.calibration)
+    failed = 0
+    with _output(options.csv) as csv_file, open_progress(len(files)) as advance:
+        writers: list[RowWriter] = [JsonRows(sys.stdout) if options.json else TableRows(sys.stdout)]
+        if csv_file is not None:
+            writers.append(CsvRows(csv_file))
+        rows = detector.detect_many(
+            files,
+            names=map(str, files),
+            stability=options.stability,
+            allow_truncated=options.allow_truncated,
+            max_pixels=options.max_pixels,
+            batch_size=options.batch_size,
+        )
+        for row in rows:
+            failed += row.error is not None
+            for writer in writers:
+                writer.write(row)
+            advance()
+    if failed:
+        raise ValueError(f"{failed} of {len(files)} images could not be scored")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `apn detect`."""
+    parser = argparse.ArgumentParser("apn detect", description=detect.__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("paths", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="Images and folders (searched recursively).")
+    add("--json", action="store_true", help="One JSON object a line on stdout, in order.")
+    add("--csv", type=Path, metavar="FILE", help="Write the rows to a CSV file too.")
+    add("--weights", default="apn-mini", help=f"{HELP['weights']} Default: %(default)s.")
+    add("--backend", choices=("auto", "onnx", "torch"), default="auto", help=HELP["backend"])
+    add("--device", choices=("cpu", "cuda", "mps"), default="cpu", help=f"{HELP['device']} Default: %(default)s.")
+    add("--calibration", type=Path, metavar="FILE", help=HELP["calibration"])
+    add(
+        "--batch-size",
+        type=_positive,
+        default=16,
+        metavar="TILES",
+        help="Tiles scored at a time; does not change a score. Default: %(default)s.",
+    )
+    add(
+        "--stability",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="Deliver each image a few more ways; `unsure` where the verdicts disagree. 5x the work; on by default.",
+    )
+    add("--allow-truncated", action="store_true", help="Score files that end early, with a warning.")
+    add(
+        "--max-pixels",
+        type=_positive,
+        default=200_000_000,
+        metavar="PIXELS",
+        help="Refuse larger images before decoding. Default: %(default)s.",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {value}")
+    return value
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[TextIO | None]:
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    with file:
+        yield file

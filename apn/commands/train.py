@@ -1,0 +1,34 @@
+"""`apn train`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A file of configs/, TOML.")],
+    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<name of the configuration>.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, in TOML notation; repeatable.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Run or checkpoint folder to go on from.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to train.")] = "auto",
+) -> None:
+    """Train a network: APN and CLUB in turns.
+
+    Ctrl-C saves and stops; --resume goes on as if it had never stopped.
+    """
+    from apn.config import read_config
+    from apn.train import train as run
+
+    settings = read_config(config, tuple(overrides or ()))
+    folder = out or (resume if resume is not None and (resume / "last").is_dir() else Path("runs") / settings.name)
+    command = "apn " + " ".join(sys.argv[1:])
+    result = run(settings, folder, resume=resume, accelerator=device, command=command)
+    if result.interrupted:
+        typer.echo(f"stopped after step {result.step}; go on with: apn train {config} --resume {folder}", err=True)
+        sys.exit(130)
+    typer.echo(f"trained {result.step} steps: {folder / 'last'}  {json.dumps(result.metrics)}")

@@ -1,0 +1,242 @@
+"""One figure of an explanation, for a page of paper: verdict, heat maps, spectrum with its bands, images of the bands.
+
+Places are in inches from the upper left corner: nothing has to be measured by drawing, which would take most of the
+time. Dimensions: S side of a tile, K bands.
+"""
+
+import io
+import textwrap
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from apn.detection import Detection
+from apn.explain_bands import Band, BandEvidence
+from apn.explain_parts import AMPLITUDE, OPACITY, SHARE, Part, Scale, all_parts
+from apn.explanations import Explanation
+from apn.report.canvas import INK, LINE, QUIET, shorten, styled
+
+WIDTH = 7.2  # inches: across both columns of a paper
+MARGIN, GAP = 0.12, 0.16
+HEADER, TITLE, BAR, FOOTER = 0.56, 0.2, 0.34, 0.4
+TALLEST = 2.4
+STRIP_BANDS = 5  # drawn at the spectrum's sides, the strongest; the coverage has all
+DPI = 200
+VERDICTS = {"generated": "looks AI-generated", "real": "looks like a photograph", "unsure": "unsure"}
+
+
+def verdict_line(detection: Detection) -> str:
+    """The verdict and its probability in words."""
+    if detection.verdict is None or detection.probability is None:
+        return f"no verdict: {detection.error}"
+    return f"{VERDICTS[detection.verdict]}, probability {_score(detection.probability)} of being AI-generated"
+
+
+def _score(probability: float) -> str:
+    # Three digits never round to certainty.
+    if probability < 0.0005:
+        return "<0.001"
+    return ">0.999" if probability >= 0.9995 else f"{probability:.3f}"
+
+
+def explanation_figure(explanation: Explanation, name: str, model: str = "") -> Figure:
+    """Everything on one sheet. name: of the image. model: which network, for the second line."""
+    parts = {part.name: part for part in all_parts(explanation)}
+    first = [parts[key] for key in ("picture", "heat-map", "frequency-heat-map", "tile-scores") if key in parts]
+    images = [part for key, part in parts.items() if key.startswith(("purified", "residual"))]
+    with styled():
+        sheet = _Sheet(explanation, len(first), len(images))
+        sheet.header(explanation, name, model)
+        places = sheet.row(len(first), sheet.picture_height)
+        drawn = [sheet.part(part, place) for part, place in zip(first, places, strict=True)]
+        _mark_tile(drawn[0], explanation)
+        sheet.down(sheet.picture_height + BAR)
+        sheet.spectra(explanation.bands, parts["amplitude-bands"], parts["phase-bands"])
+        for part, place in zip(images, sheet.row(max(len(images), 1), sheet.image_side), strict=False):
+            sheet.part(part, place)
+        sheet.footer(explanation)
+    return sheet.figure
+
+
+def spectrum_figure(bands: BandEvidence) -> Figure:
+    """The spectrum with its bands alone."""
+    with styled():
+        sheet = _Canvas(3.2, 3.0)
+        sheet.spectrum(bands, 0.62, 0.78, 1.9)
+    return sheet.figure
+
+
+class _Canvas:
+    """A figure of a size in inches, in which axes are put by their upper left corner."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width, height))
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        bottom = self.height - top - height
+        box = left / self.width, bottom / self.height, width / self.width, height / self.height
+        axes = self.figure.add_axes(box)
+        axes.grid(False)
+        axes.tick_params(labelsize=6, length=2, pad=1.5)
+        return axes
+
+    def text(self, left: float, top: float, text: str, **style: object) -> None:
+        self.figure.text(left / self.width, 1 - top / self.height, text, va="top", **style)  # type: ignore[arg-type]
+
+    def part(self, part: Part, place: tuple[float, float, float, float]) -> Axes:
+        """A part in its box (left, top, width, height) under its title, over its scale."""
+        left, top, width, height = place
+        self.text(left, top, part.title, fontsize=7.5)
+        axes = self.axes(left, top + TITLE, width, height)
+        axes.imshow(part.pixels, interpolation="antialiased", aspect="equal", anchor="N")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        if part.scale is not None:
+            shown = min(height, width * part.pixels.shape[0] / part.pixels.shape[1])  # the picture hangs from the top
+            self.bar(part.scale, left, top + TITLE + shown + 0.04, width)
+        return axes
+
+    def bar(self, scale: Scale, left: float, top: float, width: float) -> None:
+        colours = mpl.colormaps[scale.colours](np.linspace(0, 1, 256))
+        if scale.overlay:  # as over a picture of middle grey
+            colours[:, :3] = OPACITY * colours[:, :3] + (1 - OPACITY) / 2
+        mappable = ScalarMappable(Normalize(scale.low, scale.high), ListedColormap(colours))
+        bar = self.figure.colorbar(mappable, cax=self.axes(left, top, width, 0.06), orientation="horizontal")
+        bar.set_ticks([scale.low, (scale.low + scale.high) / 2, scale.high])
+        bar.ax.set_xticklabels([f"{scale.low:g}", scale.label, f"{scale.high:g}"], fontsize=6)
+        bar.ax.tick_params(length=0, pad=1)
+        for tick, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
+            tick.set_horizontalalignment(side)
+        bar.outline.set_visible(False)  # type: ignore[operator]
+
+    def spectrum(self, bands: BandEvidence, left: float, top: float, side: float) -> None:
+        """The spectrum, a square with its corner there; horizontal bands above it, vertical ones to its right."""
+        axes = self.axes(left, top, side, side)
+        axes.imshow(bands.spectrum, cmap=AMPLITUDE, extent=(-0.5, 0.5, 0.5, -0.5), interpolation="nearest")
+        ticks = [-0.5, -0.25, 0, 0.25, 0.5]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xlabel("horizontal, cycles per pixel", fontsize=6.5, labelpad=1)
+        axes.set_ylabel("vertical, cycles per pixel", fontsize=6.5, labelpad=0)
+        shown = bands.bands[:STRIP_BANDS]
+        thick = 0.095 * len(shown)
+        above = self.axes(left, top - thick - 0.05, side, thick)
+        beside = self.axes(left + side + 0.05, top, thick, side)
+        selected = {axis: _selected(shown, axis, len(bands.spectrum)) for axis in ("horizontal", "vertical")}
+        above.imshow(selected["horizontal"], **_STRIP, extent=(-0.5, 0.5, len(shown), 0))
+        beside.imshow(selected["vertical"].T, **_STRIP, extent=(0, len(shown), 0.5, -0.5))
+        names = [f"{band.index + 1} ({band.weight:.2f})" for band in shown]
+        above.set_xticks([])
+        above.set_yticks(np.arange(len(shown)) + 0.5, names, fontsize=5.5)
+        beside.set_yticks([])
+        beside.set_xticks(np.arange(len(shown)) + 0.5, [str(band.index + 1) for band in shown], fontsize=5.5)
+        for strip in (above, beside):
+            strip.tick_params(length=0)
+            strip.spines[:].set_visible(True)
+            strip.spines[:].set_color(LINE)
+
+
+_STRIP: dict[str, object] = {
+    "cmap": ListedColormap(np.vstack([[1, 1, 1, 1], mpl.colormaps["cividis_r"](np.linspace(0.35, 1, 255))])),
+    "vmin": 0, "vmax": 1, "aspect": "auto", "interpolation": "nearest",
+}  # fmt: skip
+
+
+def _selected(bands: tuple[Band, ...], axis: str, size: int) -> np.ndarray:
+    """(K, S) in [0, 1]: share of the colours in which a band selects a frequency of the amplitude along an axis."""
+    frequency = (np.arange(size) - size // 2) / size
+    share = np.zeros((len(bands), size))
+    for row, band in enumerate(bands):
+        for interval in band.intervals:
+            if (interval.component, interval.axis) == ("amplitude", axis):
+                place = np.abs(frequency) if interval.mirrored else frequency
+                share[row] += (place >= interval.low) & (place <= interval.high)
+    return share / 3
+
+
+class _Sheet(_Canvas):
+    """The whole figure, filled from the top down: `top` is where the next row begins."""
+
+    def __init__(self, explanation: Explanation, pictures: int, images: int) -> None:
+        height, width = explanation.picture.shape[:2]
+        self.picture_height = min(self.box(pictures) * height / width, TALLEST)
+        self.image_side = min(self.box(max(images, 1)), 1.3)
+        self.spectrum_side = 1.75
+        below = 0.62 + self.spectrum_side + 0.42  # strips, spectrum, its axis
+        total = HEADER + TITLE + self.picture_height + BAR + TITLE + below + TITLE + self.image_side + FOOTER
+        super().__init__(WIDTH, total)
+        self.top = HEADER
+
+    @staticmethod
+    def box(number: int) -> float:
+        return (WIDTH - 2 * MARGIN - GAP * (number - 1)) / number
+
+    def row(self, number: int, height: float) -> list[tuple[float, float, float, float]]:
+        """Boxes side by side, as wide as the sheet lets them be."""
+        width = self.box(number) if self.box(number) * 4 > height else height
+        return [(MARGIN + index * (width + GAP), self.top, width, height) for index in range(number)]
+
+    def down(self, height: float) -> None:
+        self.top += TITLE + height
+
+    def header(self, explanation: Explanation, name: str, model: str) -> None:
+        detection = explanation.detection
+        self.text(MARGIN, 0.08, shorten(f"{name}: {verdict_line(detection)}", 110), fontsize=9.5, weight="bold")
+        facts = [f"{detection.width} x {detection.height} pixels, {_plural(len(detection.tiles), 'tile')}", model]
+        self.text(MARGIN, 0.29, "; ".join(filter(None, facts)), fontsize=7, color=QUIET)
+
+    def spectra(self, bands: BandEvidence, amplitude: Part, phase: Part) -> None:
+        """The middle row: the spectrum between its strips, and what all bands keep."""
+        side = self.spectrum_side
+        self.text(MARGIN, self.top, "amplitude spectrum (log), bands and their weights", fontsize=7.5)
+        self.spectrum(bands, MARGIN + 0.56, self.top + TITLE + 0.52, side)
+        for part, left in ((amplitude, 3.5), (phase, 3.5 + side + GAP)):
+            axes = self.part(part, (left, self.top + 0.52, side, side))
+            axes.set_anchor("N")
+        self.down(0.62 + side + 0.32)
+
+    def footer(self, explanation: Explanation) -> None:
+        tile = explanation.bands.tile
+        text = (
+            f"Heat maps: bright places spoke for {explanation.target}, relative to the strongest place of this image "
+            f"(peaks {explanation.spatial.peak:.2g} and {explanation.frequency.peak:.2g}). Spectrum and bands: of the "
+            f"dashed tile, {tile.size} pixels at ({tile.left}, {tile.top}). Images of bands: contrast stretched."
+        )
+        self.text(MARGIN, self.height - FOOTER + 0.08, textwrap.fill(text, 150), fontsize=6.5, color=QUIET)
+
+
+def _mark_tile(axes: Axes, explanation: Explanation) -> None:
+    tile, by = explanation.bands.tile, explanation.reduction
+    corner, side = (tile.left / by - 0.5, tile.top / by - 0.5), tile.size / by
+    for colour, style in ((INK, "-"), ("white", "--")):
+        axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=colour, linestyle=style, linewidth=1))
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
+    """PNG or SVG by the path's ending. SVG keeps text as text, in the reader's own font; no date, the same every time."""
+    with styled():
+        mpl.rcParams["svg.fonttype"] = "none"
+        mpl.rcParams["svg.hashsalt"] = "apn"
+        metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
+        figure.savefig(path, dpi=dpi, facecolor="white", metadata=metadata)
+
+
+def figure_pixels(figure: Figure, dpi: int) -> np.ndarray:
+    """The figure on white, (h, w, 3) uint8."""
+    file = io.BytesIO()
+    with styled():
+        figure.savefig(file, format="rgba", dpi=dpi, facecolor="white")
+    width, height = (int(inches * dpi) for inches in figure.get_size_inches())
+    return np.frombuffer(file.getvalue(), np.uint8).reshape(height, width, 4)[..., :3]

@@ -1,0 +1,180 @@
+"""Heat maps: where in an image the evidence lies that moved the network's decision (LayerCAM), tile by tile, then
+stitched over the picture.
+
+Source: Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", TIP 2021, as
+pytorch-grad-cam has it (extra `explain`).
+Dimensions: T tiles, S side of a tile, K bands, H x W pixels of the picture, h x w cells of a feature map.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pytorch_grad_cam import LayerCAM
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from apn.models.apn import APN
+
+TINY = float(np.finfo(np.float32).tiny)
+IMAGES_AT_ONCE = 16  # tiles times bands that the network sees together; their feature maps are held for the gradient
+
+
+class Site(NamedTuple):
+    """Where LayerCAM looks: the layer whose output is the last one with places. channels_last: (N, h, w, F), not (N, F,
+    h, w)."""
+
+    layer: nn.Module
+    channels_last: bool
+
+    def reshape(self, features: Tensor) -> Tensor:  # (N, F, h, w) of any layout of the layer
+        if features.ndim != 4:
+            raise ValueError(
+                f"expected feature maps of 4 dimensions from {type(self.layer).__name__}, found "
+                f"{tuple(features.shape)}: heat maps are for convolutional backbones and Swin"
+            )
+        return features.permute(0, 3, 1, 2) if self.channels_last else features
+
+
+class TileMaps(NamedTuple):
+    """What each tile adds to the decision, by branch: (T, h, w) float32, 0 and more, all tiles on one scale.
+
+    logits: (T,) generated minus real.
+    """
+
+    spatial: np.ndarray
+    frequency: np.ndarray
+    logits: np.ndarray
+
+
+def cam_site(backbone: nn.Module) -> Site:
+    """The last layer of a backbone of `apn.models.backbones` that still has places, after its activation.
+
+    That is the last stage (ResNet, ConvNeXt and most of timm: `feature_info`), EfficientNet's convolution after it, and
+    Swin's final norm. Raises ValueError for a backbone that does not tell its stages.
+    """
+    name = _last_layer(backbone)
+    if name is None:
+        raise ValueError(
+            f"no heat map for {type(backbone).__name__}: expected a timm backbone with `feature_info`, such as "
+            "ConvNeXt, ResNet, EfficientNet or Swin"
+        )
+    return Site(backbone.get_submodule(name), getattr(backbone, "output_fmt", "NCHW") == "NHWC")
+
+
+def _last_layer(backbone: nn.Module) -> str | None:
+    layers = dict(backbone.named_children())
+    if {"conv_head", "bn2"} <= layers.keys():  # EfficientNet: bn2 has the activation in it
+        return "bn2"
+    if {"layers", "norm"} <= layers.keys():  # Swin
+        return "norm"
+    stages = getattr(backbone, "feature_info", None)
+    return stages[-1]["module"] if stages else "blocks" if "blocks" in layers else None
+
+
+def tile_maps(model: APN, tiles: Tensor, sign: float = 1.0) -> TileMaps:
+    """LayerCAM of both branches for tiles (T, 3, S, S) in [0, 1], of the logit that decides.
+
+    sign: 1 for evidence of a generated image, -1 for evidence of a real one. The frequency branch's map is the mean of
+    those of its K artifact features, by band weight. The model, in evaluation mode, is as before afterwards: no hook,
+    no gradient. One call at a time: the hooks of two would mix.
+    Raises ValueError for a model in training mode, or one whose backbone has no map.
+    """
+    require_evaluation(model)
+    together = max(1, IMAGES_AT_ONCE // model.config.band_count)
+    parts = [_tile_maps(model, part, sign) for part in tiles.split(together)]
+    return TileMaps(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def require_evaluation(model: nn.Module) -> None:
+    """ValueError for a network in training mode, whose every look at an image would change its statistics."""
+    if model.training:
+        raise ValueError("expected a network in evaluation mode, found one in training: call eval() on it first")
+
+
+def _tile_maps(model: APN, tiles: Tensor, sign: float) -> TileMaps:
+    sites = [cam_site(model.spatial.backbone), cam_site(model.frequency.artifact_encoder.trunk)]
+    with torch.inference_mode(False), torch.enable_grad(), _still(model), _cams(model, sites) as cams:
+        output = model(tiles.clone(), irrelevant=False)  # a tensor made in inference mode has no gradient
+        margin = output.logits[:, 1] - output.logits[:, 0]  # (T,)
+        (sign * margin).sum().backward()
+        spatial, by_band = (_weighted(cam) for cam in cams)  # (T, h, w), (T * K, h, w)
+    weights = output.band_weights.detach().float().cpu().numpy()[..., None]  # (T, K, 1, 1)
+    by_band = by_band.reshape(*weights.shape[:2], *by_band.shape[1:])
+    frequency = (weights * by_band).sum(axis=1) / np.maximum(weights.sum(axis=1), TINY)
+    return TileMaps(spatial, frequency, margin.detach().float().cpu().numpy())
+
+
+@contextmanager
+def _still(model: nn.Module) -> Iterator[None]:
+    """No parameter gathers a gradient."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _cams(model: nn.Module, sites: Sequence[Site]) -> Iterator[list[LayerCAM]]:
+    """One LayerCAM a site, all recording in the same pass; each with its own record, whose order is then certain.
+
+    The graph starts at the sites: the pass back stays in the small heads above them.
+    """
+    with ExitStack() as stack:
+        for site in sites:
+            stack.callback(site.layer.register_forward_hook(_as_leaf).remove)
+        cams = []
+        for site in sites:  # not as `with LayerCAM(...)`, which turns an IndexError into a printed line
+            cams.append(LayerCAM(model, [site.layer], site.reshape))
+            stack.callback(cams[-1].activations_and_grads.release)
+        yield cams
+
+
+def _as_leaf(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output.detach().requires_grad_()
+
+
+def _weighted(cam: LayerCAM) -> np.ndarray:
+    """(N, h, w): activations by their positive gradients, as recorded; not stretched to [0, 1] image by image."""
+    record = cam.activations_and_grads
+    activations, gradients = record.activations[0].float().numpy(), record.gradients[0].float().numpy()
+    weighted = cam.get_cam_image(None, None, None, activations, gradients, eigen_smooth=False)
+    return np.maximum(weighted, 0)
+
+
+def enlarge(maps: np.ndarray, size: int) -> np.ndarray:
+    """(T, h, w) -> (T, size, size), bilinear between the cells' centres."""
+    pixels = F.interpolate(torch.from_numpy(maps)[:, None], size=(size, size), mode="bilinear", align_corners=False)
+    return pixels[:, 0].numpy()
+
+
+def stitch(
+    tiles: np.ndarray, corners: Sequence[tuple[int, int]], height: int, width: int, reduction: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tiles (T, S, S) at their (top, left) laid on the picture: the mean where they overlap, 0 where there is none.
+
+    A picture smaller than a tile is repeated in it (apn/crops.py): all repeats of a pixel count. reduction: pixels of
+    the picture along each side of one value.
+    Returns values (ceil(H / reduction), ceil(W / reduction)) float32 and, alike, bool: true where a tile lies.
+    """
+    size = tiles.shape[-1]
+    shape = -(-height // reduction), -(-width // reduction)
+    total, count = np.zeros(shape), np.zeros(shape, np.int64)
+    for values, (top, left) in zip(tiles, corners, strict=True):
+        rows = (np.arange(top, top + size) % height // reduction)[:, None]
+        columns = np.arange(left, left + size) % width // reduction
+        np.add.at(total, (rows, columns), values)
+        np.add.at(count, (rows, columns), 1)
+    return (total / np.maximum(count, 1)).astype(np.float32), count > 0
+
+
+def normalize(heat: np.ndarray) -> tuple[np.ndarray, float]:
+    """The heat map in [0, 1], 1 at its strongest place, and that place's value before; all 0 stays all 0."""
+    peak = float(heat.max(initial=0))
+    return (heat / peak if peak > TINY else np.zeros_like(heat)), peak

@@ -1,0 +1,29 @@
+"""From settings to a network: APN or one of the baselines, all of one interface.
+
+A network maps float RGB (B, 3, H, W) in [0, 1] to a tuple with `logits` (B, 2); `irrelevant=False` leaves out what
+only training needs. Its attribute `config` holds its settings.
+"""
+
+from apn.config import AnyModelConfig, ModelConfig
+from apn.models.apn import APN
+from apn.models.backbones import pretrained_source
+from apn.models.baselines import Baseline, build_baseline
+
+Network = APN | Baseline
+
+
+def build_network(config: AnyModelConfig, *, offline: bool = False) -> Network:
+    """The network of these settings. offline: fetch no pretrained weights, a checkpoint will give them all.
+
+    Raises ValueError where a backbone does not exist or its weights cannot be had.
+    """
+    if isinstance(config, ModelConfig):
+        fetch = {"pretrained": False, "pretrained_irrelevant": False} if offline else {}
+        return APN(config.model_copy(update=fetch))
+    return build_baseline(config, offline=offline)
+
+
+def starting_weights(config: AnyModelConfig) -> str:
+    """Where the backbone starts from: "random", a package, or timm; recorded beside trained weights."""
+    backbone = config.spatial_backbone if isinstance(config, ModelConfig) else config.backbone
+    return pretrained_source(backbone, config.pretrained)

@@ -1,0 +1,1 @@
+"""Evaluation, second stage: from tables of scores to tables of metrics, figures and a page."""

@@ -1,0 +1,151 @@
+"""One step of training: APN and CLUB in turns, or a baseline alone.
+
+Source: Meng et al., CVIU 2024 (docs/method.md). Dimensions: B batch, D embedding size.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from apn.config import Config, ModelConfig
+from apn.data.dataset import Batch
+from apn.losses import Pairs, build_clubs, club_learning_loss, information_pairs, loss_terms
+from apn.models.build import build_network
+from apn.models.teacher import SemanticTeacher
+from apn.optim import club_optimizer, model_optimizer
+
+Terms = dict[str, Tensor]
+
+
+class NonFiniteLossError(ValueError):
+    """A loss term stopped being a number; the message names the term and the step."""
+
+
+class Trainee(NamedTuple):
+    """What learns, with what: the network and CLUB, each with its optimiser; the teacher never learns.
+
+    A baseline has no CLUB: `clubs` is empty then, and `club_optimizer` None. `average`, if asked for, follows the
+    network's weights as their exponential moving average, and is what gets validated and shipped.
+    """
+
+    model: nn.Module
+    clubs: nn.ModuleList
+    teacher: SemanticTeacher | None
+    model_optimizer: Optimizer
+    club_optimizer: Optimizer | None
+    average: AveragedModel | None = None
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The network whose weights a checkpoint holds."""
+        return self.average.module if self.average else self.model
+
+
+def build_trainee(config: Config, *, offline: bool = False) -> Trainee:
+    """Network, CLUB and optimisers of a configuration; offline: the weights will come from a checkpoint."""
+    model = build_network(config.model, offline=offline)
+    clubs, teacher = nn.ModuleList(), None
+    if isinstance(config.model, ModelConfig):
+        clubs = build_clubs(config.loss, config.model.embedding_dim)
+        if config.loss.semantic_teacher:
+            teacher = SemanticTeacher(
+                config.loss.semantic_teacher,
+                config.model.embedding_dim,
+                pretrained=config.loss.semantic_teacher_pretrained,
+                seed=config.train.seed,
+            )
+    decay, average = config.train.ema_decay, None
+    if decay is not None:  # batch norm's statistics are averaged too: they belong to the weights
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    optimizers = model_optimizer(model, config.train), club_optimizer(clubs, config.train)
+    return Trainee(model, clubs, teacher, *optimizers, average)
+
+
+def club_steps(config: Config) -> int:
+    """CLUB halves in a step; 0 for a baseline."""
+    return config.train.club_steps if isinstance(config.model, ModelConfig) and config.loss.information else 0
+
+
+def training_step(
+    fabric: Fabric, trainee: Trainee, batch: Batch, club_batches: Iterator[Batch], config: Config, step: int
+) -> dict[str, float]:
+    """Everything between two batches of the loop. Returns the loss terms by name."""
+    if not isinstance(config.model, ModelConfig):
+        return baseline_step(fabric, trainee, batch, config, step)
+    terms, pairs = apn_half(fabric, trainee, batch, config, step)
+    for _ in range(club_steps(config)):
+        if config.train.club_data == "fresh":
+            pairs = fresh_pairs(trainee.model, next(club_batches), config.loss.club_pairs)
+        terms["club_learning"] = club_half(fabric, trainee, pairs, step)
+    return terms
+
+
+def baseline_step(fabric: Fabric, trainee: Trainee, batch: Batch, config: Config, step: int) -> dict[str, float]:
+    """A baseline learns by the cross entropy of its logits."""
+    trainee.model.train()
+    terms = {"classification": F.cross_entropy(trainee.model(batch.image).logits.float(), batch.label)}
+    return _descend(fabric, trainee, terms, config, step)
+
+
+def apn_half(
+    fabric: Fabric, trainee: Trainee, batch: Batch, config: Config, step: int
+) -> tuple[dict[str, float], Pairs]:
+    """1. APN learns, CLUB holds still. Returns the loss terms and the detached pairs that CLUB may reuse."""
+    model, clubs = trainee.model, trainee.clubs
+    model.train()
+    clubs.requires_grad_(False)
+    output = model(batch.image)
+    semantic = trainee.teacher(batch.image) if trainee.teacher else None
+    terms = loss_terms(model, output, batch.label, clubs, config.loss, semantic)  # type: ignore[arg-type]
+    values = _descend(fabric, trainee, terms, config, step)
+    clubs.requires_grad_(True)
+    pairs = [(a.detach(), i.detach()) for a, i in information_pairs(output, config.loss.club_pairs)]
+    return values, pairs
+
+
+def club_half(fabric: Fabric, trainee: Trainee, pairs: Pairs, step: int) -> float:
+    """2. CLUB learns, APN holds still: it only gave the pairs, without gradient. Returns CLUB's own loss."""
+    assert trainee.club_optimizer is not None, "a baseline has no CLUB half"
+    loss = club_learning_loss(trainee.clubs, pairs)
+    _require_finite({"club_learning": loss}, step)
+    trainee.club_optimizer.zero_grad()
+    fabric.backward(loss)
+    trainee.club_optimizer.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def fresh_pairs(model: nn.Module, batch: Batch, club_pairs: str) -> Pairs:
+    """Embeddings of a batch of its own from the resting network: evaluation mode, batch norm statistics included."""
+    model.eval()
+    return information_pairs(model(batch.image), club_pairs)
+
+
+def _descend(fabric: Fabric, trainee: Trainee, terms: Terms, config: Config, step: int) -> dict[str, float]:
+    """One step of the network's optimiser down the sum of the terms, which are returned as numbers, with their sum."""
+    total = torch.stack(list(terms.values())).sum()
+    _require_finite(terms, step)
+    trainee.model_optimizer.zero_grad()
+    fabric.backward(total)
+    if config.train.gradient_clip is not None:
+        clip_grad_norm_(trainee.model.parameters(), config.train.gradient_clip)
+    trainee.model_optimizer.step()
+    if trainee.average:
+        trainee.average.update_parameters(trainee.model)
+    return {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
+
+
+def _require_finite(terms: Terms, step: int) -> None:
+    bad = [name for name, term in terms.items() if not torch.isfinite(term)]
+    if bad:
+        raise NonFiniteLossError(
+            f"loss term {', '.join(bad)} is not finite at step {step}: lower train.learning_rate, set "
+            "train.gradient_clip, or use train.precision = '32-true'; the last checkpoint is from before this step"
+        )

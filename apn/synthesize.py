@@ -1,0 +1,125 @@
+"""Aligned fakes: photographs through an autoencoder, saved as the photograph was, so that only the decoder tells them.
+
+Source: the training material of AutoGAN (2019), AlignedForensics (2024), B-Free (2024) and Dual Data Alignment (2025):
+a fake of the same content, size and format leaves a detector nothing else to learn. A JPEG's fake is saved with the
+photograph's own quantisation tables and subsampling on the same 8 x 8 grid: both have the same compression history.
+"""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, JpegImagePlugin
+from torch import Tensor
+
+from apn.crops import Pixels, random_crop
+from apn.data.samples import GENERATED, MANIFEST, REAL, Sample, write_manifest
+from apn.image import ImageError, load_image
+from apn.models.autoencoders import Autoencoder, SmallAutoencoder, fit, open_autoencoder, reconstruct
+
+FIT_CROP, FIT_BATCH = 64, 16
+
+
+def photographs(samples: Sequence[Sample]) -> list[Sample]:
+    """The real ones. Raises ValueError where there are none."""
+    real = [sample for sample in samples if sample.label == REAL]
+    if not real:
+        raise ValueError(f"expected photographs (label 0) to reconstruct, found {len(samples)} generated images only")
+    return real
+
+
+def prepare(name: str, photos: Sequence[Sample], *, steps: int, seed: int = 0) -> tuple[Autoencoder, str]:
+    """The autoencoder of a `KIND:WHICH` name and a line about it; one of our own is trained on these photographs."""
+    torch.manual_seed(seed)
+    autoencoder = open_autoencoder(name)
+    if not isinstance(autoencoder, SmallAutoencoder):
+        return autoencoder, name
+    error = fit(autoencoder, _fit_batches(photos, steps, seed))
+    return autoencoder, f"{name}, trained for {steps} steps to a mean absolute error of {error:.4f}"
+
+
+def synthesize(name: str, autoencoder: Autoencoder, photos: Sequence[Sample], out: Path) -> Iterator[Sample | str]:
+    """A fake of each photograph into the folder `out`; yields its sample, or why the photograph could not be read.
+
+    A fake that is there already is kept, so an interrupted run goes on. The manifest comes last, see `write_fakes`.
+    """
+    kind, _, which = name.partition(":")
+    generator = kind if Path(which).is_dir() else f"{kind}-{Path(which).name.lower().replace('_', '-')}"
+    folder = out / generator
+    folder.mkdir(parents=True, exist_ok=True)
+    names = _names(photos)
+    with ThreadPoolExecutor(1) as ahead:  # the next photograph is decoded while this one is reconstructed
+        for photo, stem, image in zip(photos, names, ahead.map(_read, photos), strict=True):
+            if isinstance(image, str):
+                yield image
+                continue
+            made = sorted(folder.glob(f"{stem}.*"))
+            path = made[0] if made else save_like(_through(autoencoder, image), photo.path, folder / stem)
+            yield photo._replace(path=path, label=GENERATED, generator=generator, subset="", original=str(photo.path))
+
+
+def write_fakes(fakes: Sequence[Sample], out: Path) -> Path:
+    """The manifest of the fakes in `out`, each with the photograph it was made from as `original`."""
+    write_manifest(fakes, out / MANIFEST)
+    return out / MANIFEST
+
+
+def save_like(pixels: Pixels, original: Path, stem: Path) -> Path:
+    """(H, W, 3) saved as `original` is: a JPEG with its tables and subsampling, anything else as lossless WebP.
+
+    Written whole or not at all. Returns the path, `stem` with the format's suffix.
+    """
+    file, image = io.BytesIO(), Image.fromarray(pixels)
+    with Image.open(original) as source:
+        if source.format == "JPEG":
+            tables = list(source.quantization.values())  # type: ignore[attr-defined]
+            subsampling = JpegImagePlugin.get_sampling(source)  # -1: grey or unusual
+            image.save(file, "JPEG", qtables=tables[:2], subsampling=max(subsampling, 0))
+            suffix = ".jpg"
+        else:
+            image.save(file, "WEBP", lossless=True, method=2)
+            suffix = ".webp"
+    path = stem.with_name(stem.name + suffix)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_bytes(file.getvalue())
+    os.replace(unfinished, path)
+    return path
+
+
+def _read(photo: Sample) -> Pixels | str:
+    try:
+        return load_image(photo.path).pixels
+    except ImageError as error:
+        return f"{photo.path}: {error}"
+
+
+def _through(autoencoder: Autoencoder, pixels: Pixels) -> Pixels:
+    fake = reconstruct(autoencoder, _tensor(pixels[None]))
+    return (fake[0].permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float in [0, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+
+def _names(photos: Sequence[Sample]) -> list[str]:
+    """A file name for each photograph: its own, with its folders' where two would be the same."""
+    times = Counter(photo.path.stem for photo in photos)
+    return [
+        photo.path.stem if times[photo.path.stem] == 1 else "-".join(photo.path.with_suffix("").parts[-3:])
+        for photo in photos
+    ]
+
+
+def _fit_batches(photos: Sequence[Sample], steps: int, seed: int) -> Iterator[Tensor]:
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        chosen = (load_image(photos[int(rng.integers(len(photos)))].path).pixels for _ in range(FIT_BATCH // 4))
+        crops = [random_crop(pixels, FIT_CROP, rng) for pixels in chosen for _ in range(4)]
+        yield _tensor(np.stack(crops))

@@ -1,0 +1,89 @@
+"""Aligned fakes: the same size, format and compression as the photograph, listed with it; interrupted runs go on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, JpegImagePlugin
+
+from apn.commands.synthesize import synthesize as command
+from apn.data.layouts import read_data
+from apn.image import load_image
+from apn.models.autoencoders import SmallAutoencoder
+from apn.synthesize import photographs, prepare, save_like, synthesize, write_fakes
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for i, (name, options) in enumerate(
+        {
+            "real/a/1.jpg": {"quality": 71, "subsampling": "4:4:4"},
+            "real/b/1.jpg": {"quality": 93, "subsampling": "4:2:0"},
+            "real/b/2.png": {},
+            "generated/g/1.png": {},
+        }.items()
+    ):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = np.kron(rng.integers(0, 256, (5 + i, 6, 3)), np.ones((9, 9, 1))).astype(np.uint8)
+        Image.fromarray(picture).save(path, **options)
+    return tmp_path / "data"
+
+
+def test_a_fake_has_its_photographs_size_format_tables_and_subsampling(data: Path, tmp_path: Path) -> None:
+    photos = photographs(read_data(str(data)))
+    autoencoder, _ = prepare("own:nearest", photos, steps=2)
+    fakes = list(synthesize("own:nearest", autoencoder, photos, tmp_path / "out"))
+    listed = read_data(str(write_fakes(fakes, tmp_path / "out")))
+    assert [Path(fake.original) for fake in listed] == [photo.path for photo in photos]
+    assert {(fake.label, fake.generator) for fake in listed} == {(1, "own-nearest")}
+    assert [fake.split_group for fake in listed] == [photo.split_group for photo in photos]
+    for photo, fake in zip(photos, listed, strict=True):
+        with Image.open(photo.path) as before, Image.open(fake.path) as after:
+            assert after.size == before.size
+            if before.format == "JPEG":
+                assert after.quantization == before.quantization
+                assert JpegImagePlugin.get_sampling(after) == JpegImagePlugin.get_sampling(before)
+            else:
+                assert after.format == "WEBP"
+        assert (load_image(photo.path).pixels != load_image(fake.path).pixels).any()
+
+
+def test_a_lossless_photograph_gets_a_lossless_fake(data: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    path = save_like(pixels, data / "real/b/2.png", tmp_path / "fake")
+    np.testing.assert_array_equal(load_image(path).pixels, pixels)
+
+
+def test_what_is_there_is_kept_and_what_cannot_be_read_is_reported(data: Path, tmp_path: Path) -> None:
+    photos = photographs(read_data(str(data)))
+    autoencoder = SmallAutoencoder("bilinear", width=8)
+    first = list(synthesize("own:bilinear", autoencoder, photos[:1], tmp_path / "out"))
+    before = first[0].path.stat().st_mtime_ns  # type: ignore[union-attr]
+    photos[1].path.write_bytes(b"not an image")
+    again = list(synthesize("own:bilinear", autoencoder, photos, tmp_path / "out"))
+    # Two photographs are called 1.jpg; alone, the first one's fake had the plain name.
+    assert sum(isinstance(result, str) for result in again) == 1
+    assert "real/b/1.jpg" in next(result for result in again if isinstance(result, str))
+    assert first[0].path.stat().st_mtime_ns == before  # type: ignore[union-attr]
+
+
+def test_one_seed_gives_one_autoencoder(data: Path) -> None:
+    photos = photographs(read_data(str(data)))
+    one, other, third = (prepare("own:transposed", photos, steps=3, seed=seed)[0] for seed in (1, 1, 2))
+    weights = [torch.cat([p.flatten() for p in a.parameters()]) for a in (one, other, third)]  # type: ignore[attr-defined]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_data_without_photographs_and_the_command(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match="photographs"):
+        photographs([sample for sample in read_data(str(data)) if sample.label == 1])
+    with pytest.raises(SystemExit) as ended:
+        command(str(data), autoencoder="own:nearest", out=tmp_path / "out", fit_steps=1)
+    assert ended.value.code == 0
+    assert "3 fakes, 0 photographs could not be read" in capsys.readouterr().out
