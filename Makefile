@@ -11,7 +11,7 @@ help:
 	@echo "make setup  install everything: training, server, tests"
 	@echo "make test   install everything and run the tests       (make test-slow: the slow ones too)"
 	@echo "make check  format, lint, types, tests"
-	@echo "make aligned  fakes of the corpus's photographs, for training apn-mini (needs ../shared)"
+	@echo "make aligned  fakes of the corpus's photographs, for training (needs ../shared)"
 	@echo "make bench  speed and memory of detection"
 
 $(BIN)/python:
@@ -49,7 +49,7 @@ format: setup
 bench: setup
 	$(BIN)/python bench/detect.py
 
-# Aligned fakes for configs/apn-mini.toml: 40 minutes on one core. Our own autoencoders learn from two sources of
+# Aligned fakes for configs/apn-mini-aligned.toml: 40 minutes on one core. Our own autoencoders learn from two sources of
 # photographs that no leave-out fold tests on.
 CORPUS = ../shared/corpus
 SYNTHESIZE = $(BIN)/apn synthesize $(CORPUS)/manifest.jsonl --autoencoder

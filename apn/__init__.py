@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from apn.detection import Tile as Tile
     from apn.detector import Detector as Detector
     from apn.detector import load as load
+    from apn.explanations import Explanation as Explanation
+    from apn.explanations import explain as explain
     from apn.image import ImageError as ImageError
     from apn.image import load_image as load_image
 
@@ -23,8 +25,10 @@ _HOMES = {
     "Delivery": "apn.detection",
     "Detection": "apn.detection",
     "Detector": "apn.detector",
+    "Explanation": "apn.explanations",
     "ImageError": "apn.image",
     "Tile": "apn.detection",
+    "explain": "apn.explanations",
     "load": "apn.detector",
     "load_image": "apn.image",
     "load_model": "apn.checkpoint",

@@ -42,6 +42,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "detect": Command("apn.commands.detect", "detect", "Say of each image whether it is AI-generated.", plain=True),
     "serve": Command("apn.commands.serve", "serve", "Serve detection over REST, with a web page at /."),
+    "explain": Command("apn.commands.explain", "explain", "Draw why the detector said what it said of each image."),
     "train": Command("apn.commands.train", "train", "Train a network: APN and CLUB in turns."),
     "synthesize": Command(
         "apn.commands.synthesize",

@@ -6,7 +6,7 @@ Dimensions: S side of a tile, K bands, M = S // 2 + 1 spectrum columns, N bands 
 """
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,9 +28,9 @@ class Interval(NamedTuple):
     void:     the network proposed an end before the start, so that only frequency 0 is left of the band.
     """
 
-    component: Literal["amplitude", "phase"]
-    axis: Literal["vertical", "horizontal"]
-    colour: Literal["red", "green", "blue"]
+    component: str  # amplitude or phase
+    axis: str  # vertical or horizontal
+    colour: str  # red, green or blue
     low: float
     high: float
     mirrored: bool
@@ -40,7 +40,7 @@ class Interval(NamedTuple):
 class Band(NamedTuple):
     """One of the K bands. weight: how much it counts in the decision, in [0, 1]. index: its number in the network."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # (hides tuple.index)
     weight: float
     intervals: tuple[Interval, ...]
 
@@ -115,9 +115,7 @@ def _intervals(model: APN, proposals: Proposals, band: int, colours: tuple[str, 
                 for low, high in frequencies(run, axis, model):
                     mirrored = axis == "columns" or model.config.band_rows == "symmetric"
                     name = "vertical" if axis == "rows" else "horizontal"
-                    yield Interval(  # type: ignore[arg-type]
-                        component, name, colours[colour], low, high, mirrored, bool(void[band, colour])
-                    )
+                    yield Interval(component, name, colours[colour], low, high, mirrored, bool(void[band, colour]))
 
 
 def axis_runs(model: APN, edges: AxisBands, axis: str) -> tuple[np.ndarray, np.ndarray]:

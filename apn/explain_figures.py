@@ -7,6 +7,7 @@ time. Dimensions: S side of a tile, K bands.
 import io
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,14 +19,15 @@ from matplotlib.patches import Rectangle
 
 from apn.detection import Detection
 from apn.explain_bands import Band, BandEvidence
-from apn.explain_parts import AMPLITUDE, OPACITY, SHARE, Part, Scale, all_parts
+from apn.explain_parts import AMPLITUDE, OPACITY, Part, Scale, all_parts
 from apn.explanations import Explanation
 from apn.report.canvas import INK, LINE, QUIET, shorten, styled
 
 WIDTH = 7.2  # inches: across both columns of a paper
 MARGIN, GAP = 0.12, 0.16
-HEADER, TITLE, BAR, FOOTER = 0.56, 0.2, 0.34, 0.4
+HEADER, TITLE, BAR, FOOTER = 0.5, 0.17, 0.34, 0.38
 TALLEST = 2.4
+SPECTRUM, STRIP, AXIS = 1.75, 0.095, 0.64  # side of the spectrum, a band at its side, words and scale under it
 STRIP_BANDS = 5  # drawn at the spectrum's sides, the strongest; the coverage has all
 DPI = 200
 VERDICTS = {"generated": "looks AI-generated", "real": "looks like a photograph", "unsure": "unsure"}
@@ -67,9 +69,14 @@ def explanation_figure(explanation: Explanation, name: str, model: str = "") -> 
 def spectrum_figure(bands: BandEvidence) -> Figure:
     """The spectrum with its bands alone."""
     with styled():
-        sheet = _Canvas(3.2, 3.0)
-        sheet.spectrum(bands, 0.62, 0.78, 1.9)
+        sheet = _Canvas(0.66 + SPECTRUM + sides(bands) + 0.08, 0.08 + sides(bands) + SPECTRUM + AXIS)
+        sheet.spectrum(bands, 0.66, 0.08)
     return sheet.figure
+
+
+def sides(bands: BandEvidence) -> float:
+    """Inches that the strips of bands take above the spectrum and at its right."""
+    return STRIP * min(len(bands.bands), STRIP_BANDS) + 0.05
 
 
 class _Canvas:
@@ -93,9 +100,10 @@ class _Canvas:
     def part(self, part: Part, place: tuple[float, float, float, float]) -> Axes:
         """A part in its box (left, top, width, height) under its title, over its scale."""
         left, top, width, height = place
-        self.text(left, top, part.title, fontsize=7.5)
+        self.text(left, top + 0.02, part.title, fontsize=7)
         axes = self.axes(left, top + TITLE, width, height)
-        axes.imshow(part.pixels, interpolation="antialiased", aspect="equal", anchor="N")
+        axes.imshow(part.pixels, interpolation="antialiased")
+        axes.set_anchor("N")
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
@@ -111,25 +119,27 @@ class _Canvas:
         mappable = ScalarMappable(Normalize(scale.low, scale.high), ListedColormap(colours))
         bar = self.figure.colorbar(mappable, cax=self.axes(left, top, width, 0.06), orientation="horizontal")
         bar.set_ticks([scale.low, (scale.low + scale.high) / 2, scale.high])
-        bar.ax.set_xticklabels([f"{scale.low:g}", scale.label, f"{scale.high:g}"], fontsize=6)
+        bar.ax.set_xticklabels([f"{scale.low:g}", scale.label, f"{scale.high:.3g}"], fontsize=6)
         bar.ax.tick_params(length=0, pad=1)
         for tick, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
-            tick.set_horizontalalignment(side)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+            tick.set_horizontalalignment(side)  # type: ignore[arg-type]
+        bar.outline.set_visible(False)
 
-    def spectrum(self, bands: BandEvidence, left: float, top: float, side: float) -> None:
-        """The spectrum, a square with its corner there; horizontal bands above it, vertical ones to its right."""
-        axes = self.axes(left, top, side, side)
-        axes.imshow(bands.spectrum, cmap=AMPLITUDE, extent=(-0.5, 0.5, 0.5, -0.5), interpolation="nearest")
-        ticks = [-0.5, -0.25, 0, 0.25, 0.5]
+    def spectrum(self, bands: BandEvidence, left: float, top: float) -> None:
+        """The spectrum below the strip of horizontal bands, whose corner is there; vertical ones at its right."""
+        shown, thick = bands.bands[:STRIP_BANDS], sides(bands) - 0.05
+        above = self.axes(left, top, SPECTRUM, thick)
+        top += sides(bands)
+        axes = self.axes(left, top, SPECTRUM, SPECTRUM)
+        beside = self.axes(left + SPECTRUM + 0.05, top, thick, SPECTRUM)
+        axes.imshow(bands.spectrum, cmap=AMPLITUDE, extent=(-0.5, 0.5, 0.5, -0.5), vmin=0, interpolation="nearest")
+        ticks = [-0.4, -0.2, 0, 0.2, 0.4]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_xlabel("horizontal, cycles per pixel", fontsize=6.5, labelpad=1)
         axes.set_ylabel("vertical, cycles per pixel", fontsize=6.5, labelpad=0)
-        shown = bands.bands[:STRIP_BANDS]
-        thick = 0.095 * len(shown)
-        above = self.axes(left, top - thick - 0.05, side, thick)
-        beside = self.axes(left + side + 0.05, top, thick, side)
+        scale = Scale(AMPLITUDE, 0, float(bands.spectrum.max()), "log10(1 + amplitude)", overlay=False)
+        self.bar(scale, left, top + SPECTRUM + 0.36, SPECTRUM)
         selected = {axis: _selected(shown, axis, len(bands.spectrum)) for axis in ("horizontal", "vertical")}
         above.imshow(selected["horizontal"], **_STRIP, extent=(-0.5, 0.5, len(shown), 0))
         beside.imshow(selected["vertical"].T, **_STRIP, extent=(0, len(shown), 0.5, -0.5))
@@ -137,6 +147,7 @@ class _Canvas:
         above.set_xticks([])
         above.set_yticks(np.arange(len(shown)) + 0.5, names, fontsize=5.5)
         beside.set_yticks([])
+        beside.xaxis.tick_top()
         beside.set_xticks(np.arange(len(shown)) + 0.5, [str(band.index + 1) for band in shown], fontsize=5.5)
         for strip in (above, beside):
             strip.tick_params(length=0)
@@ -144,7 +155,7 @@ class _Canvas:
             strip.spines[:].set_color(LINE)
 
 
-_STRIP: dict[str, object] = {
+_STRIP: dict[str, Any] = {
     "cmap": ListedColormap(np.vstack([[1, 1, 1, 1], mpl.colormaps["cividis_r"](np.linspace(0.35, 1, 255))])),
     "vmin": 0, "vmax": 1, "aspect": "auto", "interpolation": "nearest",
 }  # fmt: skip
@@ -169,9 +180,9 @@ class _Sheet(_Canvas):
         height, width = explanation.picture.shape[:2]
         self.picture_height = min(self.box(pictures) * height / width, TALLEST)
         self.image_side = min(self.box(max(images, 1)), 1.3)
-        self.spectrum_side = 1.75
-        below = 0.62 + self.spectrum_side + 0.42  # strips, spectrum, its axis
-        total = HEADER + TITLE + self.picture_height + BAR + TITLE + below + TITLE + self.image_side + FOOTER
+        self.spectra_height = sides(explanation.bands) + SPECTRUM + AXIS
+        rows = self.picture_height + BAR, self.spectra_height, self.image_side + 0.06
+        total = HEADER + sum(TITLE + row for row in rows) + FOOTER
         super().__init__(WIDTH, total)
         self.top = HEADER
 
@@ -189,19 +200,19 @@ class _Sheet(_Canvas):
 
     def header(self, explanation: Explanation, name: str, model: str) -> None:
         detection = explanation.detection
-        self.text(MARGIN, 0.08, shorten(f"{name}: {verdict_line(detection)}", 110), fontsize=9.5, weight="bold")
+        self.text(MARGIN, 0.08, shorten(f"{name}: {verdict_line(detection)}", 110), fontsize=8.5, weight="bold")
         facts = [f"{detection.width} x {detection.height} pixels, {_plural(len(detection.tiles), 'tile')}", model]
-        self.text(MARGIN, 0.29, "; ".join(filter(None, facts)), fontsize=7, color=QUIET)
+        self.text(MARGIN, 0.26, "; ".join(filter(None, facts)), fontsize=7, color=QUIET)
 
     def spectra(self, bands: BandEvidence, amplitude: Part, phase: Part) -> None:
         """The middle row: the spectrum between its strips, and what all bands keep."""
-        side = self.spectrum_side
-        self.text(MARGIN, self.top, "amplitude spectrum (log), bands and their weights", fontsize=7.5)
-        self.spectrum(bands, MARGIN + 0.56, self.top + TITLE + 0.52, side)
-        for part, left in ((amplitude, 3.5), (phase, 3.5 + side + GAP)):
-            axes = self.part(part, (left, self.top + 0.52, side, side))
-            axes.set_anchor("N")
-        self.down(0.62 + side + 0.32)
+        self.text(MARGIN, self.top + 0.02, "amplitude spectrum (log); bands and their weights", fontsize=7)
+        self.spectrum(bands, MARGIN + 0.6, self.top + TITLE)
+        side = self.spectra_height - AXIS  # its lower edge as that of the spectrum
+        side = min(side, (WIDTH - 3.2 - MARGIN - GAP) / 2)
+        for place, part in enumerate((phase, amplitude)):
+            self.part(part, (WIDTH - MARGIN - side - place * (side + GAP), self.top, side, side))
+        self.down(self.spectra_height)
 
     def footer(self, explanation: Explanation) -> None:
         tile = explanation.bands.tile
@@ -225,7 +236,7 @@ def _plural(number: int, noun: str) -> str:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
-    """PNG or SVG by the path's ending. SVG keeps text as text, in the reader's own font; no date, the same every time."""
+    """PNG or SVG by the path's ending. SVG keeps text as text, in the reader's font; no date, so the same each time."""
     with styled():
         mpl.rcParams["svg.fonttype"] = "none"
         mpl.rcParams["svg.hashsalt"] = "apn"

@@ -19,7 +19,7 @@ STRETCH = 99.5  # percentile that becomes full contrast in an image of a band
 
 
 class Scale(NamedTuple):
-    """From `low` to `high` through a colour map of Matplotlib; `label` says of what. overlay: mixed with the picture."""
+    """From `low` to `high` through a colour map of Matplotlib; `label`: of what. overlay: mixed with the picture."""
 
     colours: str
     low: float
@@ -29,7 +29,7 @@ class Scale(NamedTuple):
 
     def paint(self, values: np.ndarray) -> np.ndarray:
         """(...) -> RGB (..., 3) in [0, 1]."""
-        span = (values - self.low) / max(self.high - self.low, np.finfo(np.float32).tiny)
+        span = (values - self.low) / max(self.high - self.low, float(np.finfo(np.float32).tiny))
         return mpl.colormaps[self.colours](np.clip(span, 0, 1))[..., :3]
 
 

@@ -1,7 +1,8 @@
 """Export a checkpoint, of APN or a baseline, to ONNX or OpenVINO; always followed by a comparison with PyTorch.
 
 The graph is what inference needs, of APN the artifact side: `image` float32 RGB (N, 3, S, S) in [0, 1] -> `logits`
-(N, 2), N free. Fourier transforms become real matrix products, which every runtime computes alike. Dimensions: N images, S side of the crop.
+(N, 2), N free. Fourier transforms become real matrix products, which every runtime computes alike. Dimensions: N
+images, S side of the crop.
 """
 
 import shutil

@@ -25,7 +25,7 @@ from apn.models.build import build_network
 from apn.train import TrainResult, train
 
 # Steps that suffice, with trunks small enough to wait for.
-STEPS = {"classifier": 20, "spec": 25, "gramnet": 20, "univfd": 60, "lgrad": 100, "npr": 10, "f3net": 12}
+STEPS = {"classifier": 20, "spec": 25, "gramnet": 20, "univfd": 60, "lgrad": 100, "npr": 10, "f3net": 30}
 RATES = {"univfd": 2e-2, "f3net": 1e-3}
 SLOW = ("f3net", "lgrad")
 

@@ -140,9 +140,9 @@ def estimate_metrics(
     values = [_measured(images, member) for member in members]
     binned, resampled = (bootstrap(images, members, resamples=count, seed=seed) for count in (0, resamples))
     estimates: list[list[Estimate]] = []
-    for exact, middle, drawn in zip(zip(*values, strict=True), binned, resampled, strict=True):
+    for name, exact, middle, drawn in zip(Metrics._fields, zip(*values, strict=True), binned, resampled, strict=True):
         # Where a large table was counted in bins, the bins' own small error is taken out again.
-        moved = drawn + (np.array(exact) - middle[0])
+        moved = np.clip(drawn + (np.array(exact) - middle[0]), 0, np.inf if name == "nll" else 1)
         means = _nan_mean(np.array(exact)[None, 1:]), _nan_mean(moved[:, 1:])
         points, columns = np.append(exact, means[0]), np.column_stack([moved, means[1]])
         low, high = interval(columns) if len(columns) else (np.full(len(points), np.nan),) * 2

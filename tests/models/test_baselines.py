@@ -117,9 +117,9 @@ def test_every_architecture_has_a_configuration_that_says_its_method() -> None:
         assert f"apn train configs/{name}.toml --out runs/{name} " in head
 
 
-def test_baselines_learn_from_the_same_data_as_apn_mini() -> None:
+def test_baselines_learn_from_the_same_data() -> None:
     """CNNSpot's blur and JPEG are its method, and all that differs."""
-    shared = read_config(CONFIGS["apn-mini"]).data.model_dump()
+    shared = read_config(CONFIGS["resnet50"]).data.model_dump()
     for name in BASELINES:
         data = read_config(CONFIGS[name]).data.model_dump()
         if name == "cnnspot":

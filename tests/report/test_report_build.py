@@ -113,6 +113,16 @@ def test_bins_move_no_interval_away_from_its_value(monkeypatch: pytest.MonkeyPat
         assert ours == pytest.approx(theirs, abs=0.2 * (theirs[2] - theirs[1])), name
 
 
+def test_no_interval_leaves_the_scale() -> None:
+    """Rounding must not make -0.000 of the AUC of three images."""
+    scores = make_scores(np.arange(12) % 2, np.array([3.0, -3.1, 2, -2.2] * 3), generator=["", "a", "", "b"] * 3)
+    for one in build_report([scores], resamples=100).tables[0].rows:
+        for name, estimate in one.metrics._asdict().items():
+            assert 0 <= estimate.low <= estimate.high, name
+            assert estimate.high <= 1 or name == "nll", name
+            assert math.copysign(1, estimate.low) == 1, name
+
+
 def test_one_class_is_undefined_and_no_crash() -> None:
     for label in (0, 1):
         scores = make_scores(np.full(30, label), np.linspace(-1, 1, 30), generator=["adm" * label] * 30)
