@@ -7,9 +7,7 @@ nothing is random. Dimensions: T tiles, S side of a tile.
 import hashlib
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from apn.crops import crop, tile_corners
 from apn.deliveries import DELIVERIES, deliver
 from apn.detection import Delivery, Detection, Tile, Verdict
 from apn.image import ImageError, LoadedImage, load_image
+from apn.threads import ahead
 from apn.version import __version__
 
 DEFAULT_WEIGHTS = "apn-mini"
@@ -110,7 +109,7 @@ class Detector:
         pending: list[Prepared] = []
         workers = workers or usable_cores()
         # A whole batch ahead: decoding goes on while the network is busy with the last one.
-        for prepared in _ahead(prepare, _named(images, names), workers, max(2 * workers, batch_size)):
+        for prepared in ahead(prepare, _named(images, names), workers, max(2 * workers, batch_size)):
             pending.append(prepared)
             if sum(max(len(p.corners), 1) for p in pending) >= batch_size:  # a broken file has no tile, but is a row
                 yield from self._judge(pending, batch_size)
@@ -264,19 +263,3 @@ def _named(images: Iterable[Source], names: Iterable[str] | None) -> Iterator[tu
         return
     for number, image in enumerate(images):
         yield image, os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
-
-
-def _ahead(function: Callable[[Any], Prepared], items: Iterable[Any], workers: int, ahead: int) -> Iterator[Prepared]:
-    """map(function, items) in order, computed by threads at most `ahead` items ahead."""
-    with ThreadPoolExecutor(workers) as pool:
-        running: deque[Future[Prepared]] = deque()
-        try:
-            for item in items:
-                running.append(pool.submit(function, item))
-                if len(running) > ahead:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-        finally:  # a caller that stops early need not wait for what it will not see
-            for future in running:
-                future.cancel()

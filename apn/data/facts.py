@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from apn.data.samples import Sample
-from apn.data.threads import ahead
 from apn.image import ImageError, read_header
+from apn.threads import ahead
 
 
 class Facts(NamedTuple):

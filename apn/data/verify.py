@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from apn.data.samples import Sample
-from apn.data.threads import ahead
 from apn.image import ImageError, load_image
+from apn.threads import ahead
 
 
 def quarantine(

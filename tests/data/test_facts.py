@@ -13,8 +13,8 @@ from PIL import Image
 
 from apn.data.facts import Facts, facts_of, read_facts
 from apn.data.samples import read_samples
-from apn.data.threads import ahead
 from apn.image import ImageError, load_image
+from apn.threads import ahead
 
 
 def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:

@@ -9,14 +9,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """map(function, items) in order, computed at most 8 x workers items ahead; memory does not grow with the items."""
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, most: int | None = None
+) -> Iterator[Result]:
+    """map(function, items) in order, computed at most `most` items ahead (8 for each worker by default).
+
+    Memory does not grow with the number of items.
+    """
+    most = 8 * workers if most is None else most
     with ThreadPoolExecutor(workers) as pool:
         running: deque[Future[Result]] = deque()
         try:
             for item in items:
                 running.append(pool.submit(function, item))
-                if len(running) > 8 * workers:
+                if len(running) > most:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
