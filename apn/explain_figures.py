@@ -103,7 +103,7 @@ class _Canvas:
         self.text(left, top + 0.02, part.title, fontsize=7)
         axes = self.axes(left, top + TITLE, width, height)
         axes.imshow(part.pixels, interpolation="antialiased")
-        axes.set_anchor("N")
+        axes.set_anchor("NW")
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
@@ -137,7 +137,7 @@ class _Canvas:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_xlabel("horizontal, cycles per pixel", fontsize=6.5, labelpad=1)
-        axes.set_ylabel("vertical, cycles per pixel", fontsize=6.5, labelpad=0)
+        axes.set_ylabel("vertical, cycles per pixel", fontsize=6.5, labelpad=4)
         scale = Scale(AMPLITUDE, 0, float(bands.spectrum.max()), "log10(1 + amplitude)", overlay=False)
         self.bar(scale, left, top + SPECTRUM + 0.36, SPECTRUM)
         selected = {axis: _selected(shown, axis, len(bands.spectrum)) for axis in ("horizontal", "vertical")}
@@ -215,16 +215,34 @@ class _Sheet(_Canvas):
         self.down(self.spectra_height)
 
     def footer(self, explanation: Explanation) -> None:
-        tile = explanation.bands.tile
+        heat = f"bright places spoke for {explanation.target}, relative to the strongest place of this image"
+        peaks = f"{explanation.spatial.peak:.2g} and {explanation.frequency.peak:.2g}"
         text = (
-            f"Heat maps: bright places spoke for {explanation.target}, relative to the strongest place of this image "
-            f"(peaks {explanation.spatial.peak:.2g} and {explanation.frequency.peak:.2g}). Spectrum and bands: of the "
-            f"dashed tile, {tile.size} pixels at ({tile.left}, {tile.top}). Images of bands: contrast stretched."
+            f"Heat maps: {heat} (peaks {peaks}). Spectrum and bands: of {_which_tile(explanation)}. "
+            "Images of bands: contrast stretched."
         )
         self.text(MARGIN, self.height - FOOTER + 0.08, textwrap.fill(text, 150), fontsize=6.5, color=QUIET)
 
 
+def _which_tile(explanation: Explanation) -> str:
+    tile = explanation.bands.tile
+    if not tile_is_inside(explanation):
+        return f"one tile of {tile.size} pixels, which the image is repeated to fill"
+    dashed = "the dashed tile, " if len(explanation.detection.tiles) > 1 else ""
+    return f"{dashed}{tile.size} x {tile.size} pixels at ({tile.left}, {tile.top})"
+
+
+def tile_is_inside(explanation: Explanation) -> bool:
+    """Whether the tile of the bands is a part of the picture; a picture smaller than a tile is repeated in it."""
+    tile, height, width = explanation.bands.tile, explanation.detection.height, explanation.detection.width
+    assert height is not None
+    assert width is not None
+    return tile.top + tile.size <= height and tile.left + tile.size <= width
+
+
 def _mark_tile(axes: Axes, explanation: Explanation) -> None:
+    if len(explanation.detection.tiles) == 1 or not tile_is_inside(explanation):
+        return
     tile, by = explanation.bands.tile, explanation.reduction
     corner, side = (tile.left / by - 0.5, tile.top / by - 0.5), tile.size / by
     for colour, style in ((INK, "-"), ("white", "--")):

@@ -1,5 +1,7 @@
-"""Explanations: shapes and ranges, hooks gone afterwards, the network's weights matter, figures are written."""
+"""Explanations as a whole: shapes and ranges, the weights matter, figures and JSON are written and safe."""
 
+import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -9,90 +11,199 @@ from PIL import Image
 from tiny import tiny_model
 
 import apn
+import apn.explain_files
+from apn.commands import UsageError
 from apn.commands.explain import explain as command
-from apn.explanations import explain
-from apn.heatmaps import normalize, stitch
+from apn.detection import Detection
+from apn.explain_figures import explanation_figure, figure_pixels, spectrum_figure, verdict_line
+from apn.explain_files import FileNames
+from apn.explain_parts import all_parts, stretch
+from apn.explanations import LONGEST_SIDE, Explanation, explain
+from apn.image import ImageError
 
 
 def picture(height: int = 150, width: int = 130) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def hooks(model: torch.nn.Module) -> int:
-    return sum(len(part._forward_hooks) + len(part._backward_hooks) for part in model.modules())
+def explained(pixels: np.ndarray | None = None, seed: int = 0) -> Explanation:
+    return explain(tiny_model(seed).eval(), picture() if pixels is None else pixels, stability=False)
 
 
-def test_parts_have_the_shapes_and_ranges_they_say() -> None:
-    model = tiny_model().eval()
-    before = hooks(model), [p.requires_grad for p in model.parameters()]
-    found = explain(model, picture())
-    assert (hooks(model), [p.requires_grad for p in model.parameters()]) == before
-    assert all(p.grad is None for p in model.parameters())
+@pytest.fixture(scope="module")
+def found() -> Explanation:
+    return explained()
+
+
+def test_arrays_have_the_shapes_and_ranges_they_say(found: Explanation) -> None:
     for values in (found.spatial.values, found.frequency.values, found.tile_scores):
-        assert values.shape == (150, 130)
+        assert (values.shape, values.dtype) == ((150, 130), np.float32)
         assert 0 <= values.min() <= values.max() <= 1
-    assert found.picture.shape == (150, 130, 3)
-    tiles = found.detection.tiles
-    covered = np.zeros((150, 130), bool)
-    for tile in tiles:
-        covered[tile.top : tile.top + 64, tile.left : tile.left + 64] = True
-    np.testing.assert_array_equal(found.scored, covered)
-    weights = [band.weight for band in found.bands.bands]
-    assert weights == sorted(weights, reverse=True)
-    assert all(i.low <= i.high <= 0.5 for band in found.bands.bands for i in band.intervals)
+        assert (values[~found.scored] == 0).all()
+    assert found.spatial.values.max() == found.frequency.values.max() == 1
+    np.testing.assert_array_equal(found.picture, picture())
+    bands = found.bands
+    assert bands.spectrum.shape == (64, 64)
+    assert bands.coverage.shape == (2, 64, 64)
+    assert bands.masks.shape == (2, 2, 64, 64)
+    assert bands.purified.shape == bands.residual.shape == (2, 64, 64, 3)
+    for share in (bands.coverage, bands.masks):
+        assert 0 <= share.min() <= share.max() <= 1 + 1e-6
 
 
-def test_tile_scores_are_the_means_of_the_tiles_there() -> None:
-    found = explain(tiny_model().eval(), picture())
-    expected, count = np.zeros((150, 130)), np.zeros((150, 130))
+def test_tile_scores_are_the_means_of_the_tiles_there(found: Explanation) -> None:
+    total, count = np.zeros((150, 130)), np.zeros((150, 130))
     for tile in found.detection.tiles:
-        expected[tile.top : tile.top + 64, tile.left : tile.left + 64] += tile.probability
+        total[tile.top : tile.top + 64, tile.left : tile.left + 64] += tile.probability
         count[tile.top : tile.top + 64, tile.left : tile.left + 64] += 1
-    np.testing.assert_allclose(found.tile_scores, expected / np.maximum(count, 1), atol=1e-6)
+    np.testing.assert_array_equal(found.scored, count > 0)
+    np.testing.assert_allclose(found.tile_scores, total / np.maximum(count, 1), atol=1e-6)
+
+
+def test_bands_are_those_of_the_tile_that_speaks_most_for_the_target() -> None:
+    model = tiny_model().eval()
+    for target, most in (("generated", max), ("real", min)):
+        one = explain(model, picture(), target=target, stability=False)  # type: ignore[arg-type]
+        tiles = one.detection.tiles
+        assert one.bands.tile.probability == most(tile.probability for tile in tiles)
+
+
+def test_the_detection_is_the_detectors_own() -> None:
+    detector = apn.load()
+    model = apn.load_model(Path(apn.__file__).parent / "weights" / "apn-mini")
+    pixels = picture(300, 500)
+    assert explain(model, pixels, detector=detector).detection == next(
+        iter(detector.detect_many([pixels], names=["image"]))
+    )
+    with pytest.raises(ValueError, match=r"crops of 64, found"):
+        explain(tiny_model().eval(), pixels, detector=detector)
 
 
 def test_other_weights_give_another_heat_map() -> None:
-    one, other = (explain(tiny_model(seed).eval(), picture()).spatial.values for seed in (0, 1))
-    assert np.abs(one - other).max() > 0.1
+    """What a map of edges alone would not do (Adebayo et al., "Sanity checks for saliency maps", 2018)."""
+    maps = [explained(seed=seed) for seed in range(3)]
+    for name in ("spatial", "frequency"):
+        values = [getattr(one, name).values[one.scored] for one in maps]
+        assert np.abs(np.corrcoef(values)[np.triu_indices(3, 1)]).max() < 0.9, name
 
 
-def test_purified_and_residual_are_those_of_the_network() -> None:
+def test_no_evidence_is_an_empty_map_and_still_a_figure() -> None:
     model = tiny_model().eval()
-    found = explain(model, picture()).bands
-    crop = picture()[found.tile.top : found.tile.top + 64, found.tile.left : found.tile.left + 64] / 255
-    purified, residual, _ = model.frequency.split(torch.from_numpy(crop).float().permute(2, 0, 1)[None])
-    for rank, band in enumerate(found.bands[: len(found.purified)]):
-        for shown, expected in ((found.purified, purified), (found.residual, residual)):
-            np.testing.assert_allclose(shown[rank], expected[0, band.index].permute(1, 2, 0), atol=1e-5)
+    for parameter in model.classifier.parameters():
+        torch.nn.init.zeros_(parameter)
+    one = explain(model, picture(), stability=False)
+    assert (one.spatial.peak, one.spatial.values.max()) == (0, 0)
+    parts = {part.name: part for part in all_parts(one)}
+    assert parts["heat-map"].meaning.startswith("No place spoke for generated")
+    assert figure_pixels(explanation_figure(one, "a.png"), dpi=40).std() > 0
 
 
-def test_a_map_of_zeros_stays_zero_and_overlaps_are_averaged() -> None:
-    values, peak = normalize(np.zeros((4, 4), np.float32))
-    assert (values.max(), peak) == (0, 0)
-    laid, where = stitch(np.stack([np.full((4, 4), 1.0), np.full((4, 4), 3.0)]), [(0, 0), (0, 2)], 4, 6, 1)
-    np.testing.assert_allclose(laid[0], [1, 1, 2, 2, 3, 3])
-    assert where.all()
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (20, 500), (64, 64), (LONGEST_SIDE + 1, 70)])
+def test_pictures_of_any_size(height: int, width: int) -> None:
+    one = explained(picture(height, width))
+    by = one.reduction
+    assert by == (2 if height > LONGEST_SIDE else 1)
+    assert one.picture.shape == (-(-height // by), -(-width // by), 3)
+    assert one.spatial.values.shape == one.scored.shape == one.picture.shape[:2]
+    names = {part.name for part in all_parts(one)}
+    assert ("tile-scores" in names) == (len(one.detection.tiles) > 1)
+    figure_pixels(explanation_figure(one, "a.png"), dpi=40)
 
 
-def test_a_network_that_is_no_apn_or_in_training_is_refused() -> None:
+def test_what_cannot_be_explained_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected an APN"):
         explain(torch.nn.Linear(2, 2), picture())
     with pytest.raises(ValueError, match="eval"):
         explain(tiny_model().train(), picture())
+    with pytest.raises(ImageError):
+        explain(tiny_model().eval(), b"no picture")
+    with pytest.raises(ImageError, match="expected RGB pixels"):
+        explain(tiny_model().eval(), picture()[..., 0])
 
 
-def test_the_command_draws_a_figure_an_image_and_reports_a_broken_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Image.fromarray(picture(240, 300)).save(tmp_path / "a<b> $x^2$.png")
-    (tmp_path / "broken.jpg").write_bytes(b"no image")
-    with pytest.raises(SystemExit) as ended:
-        command([tmp_path / "a<b> $x^2$.png", tmp_path / "broken.jpg"], out=tmp_path / "out", file_format="svg")
-    assert ended.value.code == 1
-    (figure,) = (tmp_path / "out").iterdir()
-    assert "a&lt;b&gt; $x^2$.png" in figure.read_text()
-    assert "broken.jpg" in capsys.readouterr().err
-
-
-def test_explain_is_public() -> None:
+def test_explain_is_public_and_stays_a_function() -> None:
     assert apn.explain is explain
+    assert apn.Explanation is Explanation
+
+
+def test_verdicts_never_round_to_certainty() -> None:
+    for probability, words in ((0.0001, "<0.001"), (0.99991, ">0.999"), (0.5, "0.500")):
+        assert f"probability {words} of" in verdict_line(Detection("a", verdict="unsure", probability=probability))
+    assert verdict_line(Detection("a", error="empty")) == "no verdict: empty"
+
+
+def test_an_image_of_a_band_is_stretched_around_its_middle() -> None:
+    image = np.array([-0.2, 0.0, 0.0, 0.0, 0.1])[:, None, None] * np.ones((5, 1, 3))
+    np.testing.assert_allclose(stretch(image)[[0, 1, 4], 0, 0], [0, 0.5, 0.75], atol=0.01)
+    np.testing.assert_allclose(stretch(np.full((4, 4, 3), 7.0)), 0.5)
+
+
+def test_file_names_are_safe_and_no_two_alike() -> None:
+    names = FileNames()
+    given = ["a/b.png", "c/b.jpg", "B.png", "<b> x.png", "../..", ".png", "ü" * 300 + ".png", "\udcff.png", "a\nb.png"]
+    made = [names.name(path) for path in given]
+    assert made[:4] == ["b", "b-2", "B-3", "_b__x"]
+    assert len({name.casefold() for name in made}) == len(made)
+    for name in made:
+        assert name.strip(".")
+        assert not set(name) & set("/\\<>:\"'|?* \n\0")
+        assert len(name.encode()) <= 130
+
+
+def test_the_command_writes_figures_parts_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a<b> & $x^2$.png"
+    Image.fromarray(picture(240, 500)).save(tmp_path / hostile)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        command([tmp_path / hostile, tmp_path / "broken.jpg"], out=out, formats="png, svg,json", stability=False)
+    assert ended.value.code == 1
+    said = capsys.readouterr()
+    assert "broken.jpg" in said.err
+    assert "being AI-generated" in said.out
+    name = "a_b_____x_2_"
+    assert {path.name for path in out.iterdir()} == {f"{name}.png", f"{name}.svg", f"{name}.json", f"{name}-parts"}
+
+    text = (out / f"{name}.svg").read_text()
+    assert "a&lt;b&gt; &amp; $x^2$.png" in text
+    assert hostile not in text
+    words = " ".join(
+        element.text or "" for element in ElementTree.fromstring(text).iter() if "text" in str(element.tag)
+    )
+    assert "horizontal, cycles per pixel" in words
+
+    parts = {path.stem: np.asarray(Image.open(path)) for path in (out / f"{name}-parts").iterdir()}
+    assert {"picture", "heat-map", "frequency-heat-map", "tile-scores", "spectrum", "purified-1", "residual-3"} <= set(
+        parts
+    )
+    assert all(pixels.std() > 0 for kind, pixels in parts.items() if not kind.startswith(("purified", "residual")))
+    assert parts["heat-map"].shape == (240, 500, 3)
+    with Image.open(out / f"{name}.png") as figure:
+        assert figure.width >= 1400
+
+    facts = json.loads((out / f"{name}.json").read_text())
+    assert facts["unit"] == "cycles per pixel"
+    assert facts["detection"]["path"].endswith(hostile)
+    assert len(facts["bands"]) == 3
+    for band in facts["bands"]:
+        assert 0 <= band["weight"] <= 1
+        assert all(-0.5 <= one["low"] <= one["high"] <= 0.5 for one in band["intervals"])
+
+
+def test_the_command_knows_its_formats(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="json, png, svg, found 'gif'"):
+        command([tmp_path], out=tmp_path, formats="gif")
+
+
+def test_the_same_explanation_draws_the_same_svg(tmp_path: Path, found: Explanation) -> None:
+    texts = []
+    for name in ("one.svg", "two.svg"):
+        apn.explain_files.save_figure(explanation_figure(found, "a.png"), tmp_path / name)
+        texts.append((tmp_path / name).read_text())
+    assert texts[0] == texts[1]
+
+
+def test_the_spectrum_is_drawn_with_its_bands(found: Explanation) -> None:
+    pixels = figure_pixels(spectrum_figure(found.bands), dpi=50)
+    assert pixels.shape[2] == 3
+    assert pixels.std() > 20

@@ -6,37 +6,53 @@ from typing import Annotated, Literal
 
 import typer
 
+from apn.commands import UsageError
+from apn.commands.options import BackendOption, CalibrationOption, DeviceOption, Weights
+
 
 def explain(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    out: Annotated[Path, typer.Option(help="Folder for the figures, one an image.")],
-    file_format: Annotated[Literal["png", "svg"], typer.Option("--format")] = "png",
-    weights: Annotated[
-        str, typer.Option(help="Shipped weights by name, or a checkpoint folder of an APN.")
-    ] = "apn-mini",
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images, and folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files of each image.")],
+    formats: Annotated[
+        str,
+        typer.Option("--format", help="Of png (figure and its parts), svg (figure) and json (bands); comma between."),
+    ] = "png",
+    target: Annotated[
+        Literal["generated", "real"], typer.Option(help="Which verdict the heat maps show evidence for.")
+    ] = "generated",
+    stability: Annotated[bool, typer.Option(help="As in `apn detect`: `unsure` where re-deliveries disagree.")] = True,
+    weights: Weights = "apn-mini",
+    backend: BackendOption = "auto",
+    device: DeviceOption = "cpu",
+    calibration: CalibrationOption = None,
 ) -> None:
     """Draw why the detector said what it said of each image.
 
-    A heat map shows where the evidence lies, not that it is true. Exit code 1 if an image could not be read.
+    A heat map shows where the evidence lies, not that it is true: docs/explanations.md. Exit code 1 if an image could
+    not be read; the others are still explained.
     """
     from apn.backends import find_weights
     from apn.checkpoint import load_model
     from apn.detector import load
-    from apn.explain_figures import explanation_figure, save_figure
+    from apn.explain_figures import verdict_line
+    from apn.explain_files import FileNames, Format, write_explanation
     from apn.explanations import explain as run
-    from apn.image import ImageError
+    from apn.image import ImageError, find_images
+    from apn.rows import printable
 
-    detector, model = load(weights), load_model(find_weights(weights))
-    out.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for number, image in enumerate(images, start=1):
-        path = out / f"{number:03}-{image.stem[:100]}.{file_format}"  # numbered: two images may have one name
+    wanted, known = {part.strip() for part in formats.split(",")}, {kind.value for kind in Format}
+    if not wanted <= known:
+        raise UsageError(f"expected --format of {', '.join(sorted(known))}, found {formats!r}")
+    detector = load(weights, backend=backend, device=device, calibration=calibration)
+    model = load_model(find_weights(weights), device=device)
+    names, failed = FileNames(), 0
+    for image in find_images(images):
         try:
-            explanation = run(model, image, detector=detector)
+            explanation = run(model, image, detector=detector, target=target, stability=stability)
         except ImageError as error:
             failed += 1
-            typer.secho(f"apn: {image}: {error}", fg="red", err=True)
+            typer.secho(f"apn: {printable(str(image))}: {error}", fg="red", err=True)
             continue
-        save_figure(explanation_figure(explanation, image.name, detector.name), path)
-        typer.echo(f"{path}: {explanation.detection.verdict}, probability {explanation.detection.probability:.3f}")
+        files = write_explanation(explanation, out, names.name(str(image)), {Format(kind) for kind in wanted}, detector)
+        typer.echo(f"{printable(str(image))}: {verdict_line(explanation.detection)} -> {files[0]}")
     sys.exit(failed > 0)

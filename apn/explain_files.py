@@ -1,0 +1,104 @@
+"""An explanation as files: the figure, its parts, and JSON with the bands in cycles per pixel."""
+
+import json
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from apn.detector import Detector
+from apn.explain_figures import explanation_figure, save_figure, spectrum_figure
+from apn.explain_parts import all_parts
+from apn.explanations import Explanation
+
+LONGEST_NAME = 120  # bytes: file systems allow 255, and endings come after it
+
+
+class Format(StrEnum):
+    """What to write of each image."""
+
+    PNG = "png"  # the figure, and each part beside it
+    SVG = "svg"  # the figure, its text as text
+    JSON = "json"  # the verdict, the tiles and the bands
+
+
+class FileNames:
+    """A safe name for each image of a run, no two alike: letters, digits, dots, dashes and underlines of its own."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def name(self, path: str) -> str:
+        """Raises nothing: whatever the path holds, the name is that of a file in the folder that is written to."""
+        safe = re.sub(r"[^\w.-]", "_", Path(path).stem).strip(".") or "image"
+        safe = safe.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore")
+        name, number = safe, 1
+        while name.casefold() in self._taken:  # some file systems do not tell A from a
+            number += 1
+            name = f"{safe}-{number}"
+        self._taken.add(name.casefold())
+        return name
+
+
+def write_explanation(
+    explanation: Explanation, folder: Path, name: str, formats: set[Format], detector: Detector
+) -> list[Path]:
+    """Writes `folder`/`name`.* and, with the PNG, `name`-parts/*.png; files of the same name are replaced.
+
+    Returns what was written, the figures first. Raises OSError where that is not possible.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    title, model = Path(explanation.detection.path).name, f"{detector.name}, weights {detector.sha256[:12]}"
+    for kind in sorted(formats - {Format.JSON}):
+        written.append(folder / f"{name}.{kind}")
+        save_figure(explanation_figure(explanation, title, model), written[-1])
+    if Format.JSON in formats:
+        written.append(folder / f"{name}.json")
+        text = json.dumps(explanation_json(explanation, detector), indent=2)
+        written[-1].write_text(text + "\n", encoding="utf-8")
+    if Format.PNG in formats:
+        written += _write_parts(explanation, folder / f"{name}-parts")
+    return written
+
+
+def _write_parts(explanation: Explanation, folder: Path) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    written = [folder / "spectrum.png"]
+    save_figure(spectrum_figure(explanation.bands), written[0])
+    for part in all_parts(explanation):
+        written.append(folder / f"{part.name}.png")
+        Image.fromarray(part.pixels).save(written[-1], compress_level=1)
+    return written
+
+
+def explanation_json(explanation: Explanation, detector: Detector) -> dict[str, Any]:
+    """Verdict, tiles, heat-map peaks and bands as JSON values; frequencies in cycles per pixel, 0 to 0.5 and signed."""
+    row = explanation.detection.to_dict()
+    row["path"] = row["path"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return {
+        "model": {"name": detector.name, "version": detector.version, "sha256": detector.sha256},
+        "detection": row,
+        "target": explanation.target,
+        "heat_map_peaks": {"spatial": explanation.spatial.peak, "frequency": explanation.frequency.peak},
+        **bands_json(explanation),
+    }
+
+
+def bands_json(explanation: Explanation) -> dict[str, Any]:
+    """The tile whose bands these are, and the bands, strongest first."""
+    tile = explanation.bands.tile
+    return {
+        "tile": {"left": tile.left, "top": tile.top, "size": tile.size},
+        "unit": "cycles per pixel",
+        "bands": [
+            {
+                "number": band.index + 1,
+                "weight": band.weight,
+                "intervals": [interval._asdict() for interval in band.intervals],
+            }
+            for band in explanation.bands.bands
+        ],
+    }
