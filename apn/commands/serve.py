@@ -23,11 +23,14 @@ def serve(
     calibration: CalibrationOption = None,
 ) -> None:
     """Serve detection over REST, with a web page at /."""
+    from apn.backends import find_weights
     from apn.config import apply_overrides, validate
     from apn.detector import load
     from apn.server import ServerSettings
     from apn.server import serve as run
+    from apn.server.explainer import LazyExplainer, missing_for_explanations
 
     values = apply_overrides({"host": host, "port": port, "token": token, "insecure": insecure}, overrides or ())
     settings = validate(ServerSettings, values, "server settings")
-    run(load(weights, backend=backend, device=device, calibration=calibration), settings)
+    detector, folder = load(weights, backend=backend, device=device, calibration=calibration), find_weights(weights)
+    run(detector, settings, missing_for_explanations(folder) or LazyExplainer(folder, detector))

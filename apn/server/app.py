@@ -11,141 +11,71 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from apn.detection import Detection
+from apn.image import ImageError
+from apn.server.answers import (
+    Answer,
+    ExplanationAnswer,
+    Limits,
+    ModelInfo,
+    ModelName,
+    Refusal,
+    refusals,
+    upload_body,
+)
 from apn.server.docs import docs_page
+from apn.server.explainer import Explainer, Explanations
 from apn.server.guard import Guard
 from apn.server.metrics import Metrics
 from apn.server.queue import Batcher, QueueFullError
 from apn.server.settings import ServerSettings
-from apn.server.uploads import FIELD, UploadReader, busy
+from apn.server.uploads import UploadReader, busy
 from apn.version import __version__
 
 if TYPE_CHECKING:
     from apn.detector import Detector
 
 log = logging.getLogger("apn.server")
+Result = TypeVar("Result")
+NOT_ASKED_FOR = "this server was started without explanations"
 
 
-class Thresholds(BaseModel):
-    """generated: probability >= generated_from; real: probability < real_below; between them: unsure.
+def create_app(
+    detector: "Detector", settings: ServerSettings | None = None, explainer: Explainer | str = NOT_ASKED_FOR
+) -> FastAPI:
+    """The ASGI application around a loaded detector. Its threads live as long as its lifespan.
 
-    The targets are shares in [0, 1] that the thresholds were chosen for on held-out images, None without calibration.
+    explainer: makes the explanations, one at a time in a thread; or why there are none, in plain words.
     """
-
-    model_config = ConfigDict(extra="allow")
-
-    real_below: float
-    generated_from: float
-    target_fpr: float | None = Field(description="Of real photographs called generated.")
-    target_fnr: float | None = Field(default=None, description="Of generated images called real.")
-
-
-class Limits(BaseModel):
-    """What one request may hold."""
-
-    max_upload_bytes: int
-    max_request_bytes: int
-    max_files: int
-    max_pixels: int
-
-
-class ModelInfo(BaseModel):
-    """The detector behind the answers, as `Detector.describe()` tells it, and the limits of this server."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-    version: str
-    sha256: str = Field(description="Of the weights.")
-    thresholds: Thresholds
-    calibration: dict[str, Any]
-    limits: Limits
-
-
-class ModelName(BaseModel):
-    """Which weights gave the scores."""
-
-    name: str
-    version: str
-    sha256: str
-
-
-class Answer(BaseModel):
-    """One row per file, in the order of the files, with the fields of `apn detect --json`."""
-
-    model: ModelName
-    detections: list[Detection]
-
-
-class Refusal(BaseModel):
-    """Why there is no verdict, in plain words."""
-
-    detail: str
-
-
-class UnreadableImage(Refusal):
-    """The only image of a request could not be scored; `detections` holds its row."""
-
-    detections: list[Detection] = []
-
-
-DETECT_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": [FIELD],
-                "properties": {
-                    FIELD: {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
-                },
-            }
-        }
-    },
-}
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Refusal, "description": "Broken multipart body, or a part that is not a file named `files`."},
-    403: {"model": Refusal, "description": "Foreign Host, or a foreign Origin on a request other than GET."},
-    401: {"model": Refusal, "description": "The server asks for a bearer token and got none or another."},
-    408: {"model": Refusal, "description": "The request did not arrive in time."},
-    413: {"model": Refusal, "description": "File, request or number of files over its limit."},
-    415: {"model": Refusal, "description": "Not multipart/form-data."},
-    422: {"model": UnreadableImage, "description": "A bad parameter, or the only image cannot be scored."},
-    500: {"model": Refusal, "description": "A bug; the server's log says more."},
-    503: {"model": Refusal, "description": "Queue or memory full, or too slow an answer: wait Retry-After seconds."},
-}
-
-
-def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: REFUSALS[status] for status in (*statuses, 401, 403)}
-
-
-def create_app(detector: "Detector", settings: ServerSettings | None = None) -> FastAPI:
-    """The ASGI application around a loaded detector. Its threads live as long as its lifespan."""
     settings = settings or ServerSettings()
     metrics = Metrics()
     reader = UploadReader(settings)
     batcher = Batcher(detector, settings, metrics)
     metrics.watch(depth=lambda: batcher.depth, held=lambda: reader.held)
     limits = {name: getattr(settings, name) for name in Limits.model_fields}
-    info = ModelInfo.model_validate(detector.describe() | {"limits": limits})
+    available = {"available": False, "reason": explainer} if isinstance(explainer, str) else {"available": True}
+    info = ModelInfo.model_validate(detector.describe() | {"limits": limits, "explanations": available})
     model = ModelName(name=info.name, version=info.version, sha256=info.sha256)
+    explanations = None
+    if not isinstance(explainer, str):
+        explanations = Explanations(explainer, settings, metrics, model=model.model_dump())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         yield
         await asyncio.to_thread(batcher.close)
+        if explanations is not None:
+            await asyncio.to_thread(explanations.close)
 
     app = FastAPI(
         title="apn",
@@ -166,9 +96,7 @@ def create_app(detector: "Detector", settings: ServerSettings | None = None) -> 
     async def gone(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=499)  # nobody reads it; the number is for log and metrics
 
-    @app.post(
-        "/v1/detect", responses=_refusals(400, 408, 413, 415, 422, 500, 503), openapi_extra={"requestBody": DETECT_BODY}
-    )
+    @app.post("/v1/detect", responses=refusals(400, 408, 413, 415, 422, 500, 503), openapi_extra=upload_body())
     async def detect(
         request: Request,
         stability: Annotated[bool, Query(description="Also score re-deliveries of each image; slower.")] = True,
@@ -187,7 +115,7 @@ def create_app(detector: "Detector", settings: ServerSettings | None = None) -> 
                 futures = batcher.submit(uploads, stability)
             except QueueFullError as error:
                 raise busy(settings, "the queue is full; try again") from error
-            rows = await _rows(request, futures, settings)
+            rows = await _results(request, futures, settings)
         if len(rows) == 1 and rows[0].error is not None:
             raise _UnreadableError(rows[0])
         return Answer(model=model, detections=rows)
@@ -196,7 +124,34 @@ def create_app(detector: "Detector", settings: ServerSettings | None = None) -> 
     async def unreadable(request: Request, error: _UnreadableError) -> JSONResponse:
         return JSONResponse({"detail": error.row.error, "detections": [error.row.to_dict()]}, 422)
 
-    @app.get("/v1/model", responses=_refusals())
+    @app.post(
+        "/v1/explain",
+        response_model=ExplanationAnswer,
+        responses=refusals(400, 408, 413, 415, 422, 500, 501, 503),
+        openapi_extra=upload_body(most=1),
+    )
+    async def explain(request: Request) -> Response:
+        """Explain one image file: heat maps of both branches, the spectrum, the bands and the images that they make.
+
+        Made by a thread of its own, one image at a time, and kept in memory for the next who asks. `GET /v1/model`
+        says whether this server can.
+        """
+        if explanations is None:
+            raise HTTPException(501, str(explainer))
+        async with reader.read(request, max_files=1) as uploads:
+            if settings.log_file_names:
+                log.info("explain: %r", uploads[0].name)
+            try:
+                future = await asyncio.to_thread(explanations.submit, uploads[0].content)
+            except QueueFullError as error:
+                raise busy(settings, "other images are being explained; try again") from error
+            try:
+                (body,) = await _results(request, [future], settings)
+            except ImageError as error:
+                raise _UnreadableError(Detection(path=uploads[0].name, error=str(error))) from error
+        return Response(body, media_type="application/json")
+
+    @app.get("/v1/model", responses=refusals())
     async def describe_model() -> ModelInfo:
         """Name, version and hash of the weights, thresholds, calibration, and the limits of a request."""
         return info
@@ -208,7 +163,7 @@ def create_app(detector: "Detector", settings: ServerSettings | None = None) -> 
             raise HTTPException(503, "the inference thread does not run")
         return {"status": "ok"}
 
-    @app.get("/metrics", response_class=Response, responses=_refusals() | {200: {"content": {"text/plain": {}}}})
+    @app.get("/metrics", response_class=Response, responses=refusals() | {200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
         """Counters and histograms in the text format of Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -235,22 +190,22 @@ class _UnreadableError(Exception):
         self.row = row
 
 
-async def _rows(request: Request, futures: Sequence[Future[Detection]], settings: ServerSettings) -> list[Detection]:
-    """The rows of `futures` in their order; cancels what has not begun when time is up or the client has left."""
-    rows = asyncio.gather(*map(asyncio.wrap_future, futures))
+async def _results(request: Request, futures: Sequence[Future[Result]], settings: ServerSettings) -> list[Result]:
+    """The results of `futures` in their order; cancels what has not begun when time is up or the client has left."""
+    results = asyncio.gather(*map(asyncio.wrap_future, futures))
     gone = asyncio.ensure_future(_disconnected(request))
     try:
-        either: set[asyncio.Future[Any]] = {rows, gone}
+        either: set[asyncio.Future[Any]] = {results, gone}
         await asyncio.wait(either, timeout=settings.timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if gone.done() and not rows.done():
+        if gone.done() and not results.done():
             raise ClientDisconnect
-        if not rows.done():
+        if not results.done():
             raise busy(settings, f"no answer within {settings.timeout_s:g} s; try again, or send fewer images")
-        return rows.result()
+        return results.result()
     finally:
-        rows.cancel()
+        results.cancel()
         gone.cancel()
-        await asyncio.gather(rows, gone, return_exceptions=True)
+        await asyncio.gather(results, gone, return_exceptions=True)
 
 
 async def _disconnected(request: Request) -> None:
@@ -275,15 +230,15 @@ def _html(text: str) -> HTMLResponse:
     return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
 
-def serve(detector: "Detector", settings: ServerSettings) -> None:
+def serve(detector: "Detector", settings: ServerSettings, explainer: Explainer | str = NOT_ASKED_FOR) -> None:
     """Serve until SIGINT or SIGTERM; then take no new request, finish those in flight, and return.
 
-    Call it from the main thread. Logs to standard error unless the program has set up logging itself.
-    Raises SystemExit where the address cannot be used.
+    explainer: as in `create_app`. Call it from the main thread. Logs to standard error unless the program has set up
+    logging itself. Raises SystemExit where the address cannot be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     config = uvicorn.Config(
-        create_app(detector, settings),
+        create_app(detector, settings, explainer),
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -28,6 +28,12 @@ class Metrics:
         self.batch_images = Histogram(
             "apn_batch_images", "Images of one batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
         )
+        self.explanations = Counter(
+            "apn_explanations", "Explanations answered, made or remembered", ["source"], registry=registry
+        )
+        self.explain_seconds = Histogram(
+            "apn_explain_seconds", "Pixels to explanation, one image", buckets=SECONDS, registry=registry
+        )
         self._depth = Gauge("apn_queue_images", "Images waiting for the detector", registry=registry)
         self._held = Gauge("apn_held_bytes", "Bytes of uploads in memory", registry=registry)
 

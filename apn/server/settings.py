@@ -55,6 +55,12 @@ class ServerSettings(BaseModel):
     retry_after_s: int = Field(
         default=2, ge=1, description="Seconds told to a client that is answered 503 (Retry-After)."
     )
+    explain_queue: int = Field(
+        default=4, ge=1, description="Explanations that wait or are being made; more is answered 503."
+    )
+    explain_cache_bytes: int = Field(
+        default=64 * MEGABYTE, ge=0, description="Bytes of explanations kept in memory, the least used go first."
+    )
     log_file_names: bool = Field(default=False, description="Write the names of uploaded files into the log.")
 
     @property

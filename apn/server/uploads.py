@@ -37,8 +37,8 @@ class UploadReader:
         self.held = 0
 
     @asynccontextmanager
-    async def read(self, request: Request) -> AsyncIterator[list[Upload]]:
-        """The files of a request, while the block runs.
+    async def read(self, request: Request, max_files: int | None = None) -> AsyncIterator[list[Upload]]:
+        """The files of a request, while the block runs; at most `max_files`, or else as the settings have it.
 
         Raises HTTPException: 400 broken multipart or no file, 408 too slow, 413 too large, 415 not multipart,
         503 too many bytes held. A refusal comes as soon as the limit is passed, not after the rest of the body.
@@ -47,7 +47,7 @@ class UploadReader:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > settings.max_request_bytes:
             raise _request_too_large(settings, declared)
-        form = _Form(request.headers.get("content-type", ""), settings)
+        form = _Form(request.headers.get("content-type", ""), settings, max_files or settings.max_files)
         try:
             try:
                 async with asyncio.timeout(settings.timeout_s):
@@ -73,11 +73,11 @@ def _request_too_large(settings: ServerSettings, found: str) -> HTTPException:
 class _Form:
     """A multipart/form-data body of file parts named `files`, fed chunk by chunk."""
 
-    def __init__(self, content_type: str, settings: ServerSettings) -> None:
+    def __init__(self, content_type: str, settings: ServerSettings, max_files: int) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data":
             raise HTTPException(415, f"expected Content-Type multipart/form-data, found {content_type or 'none'!r}")
-        self.settings = settings
+        self.settings, self.max_files = settings, max_files
         self.uploads: list[Upload] = []
         self.ended = False
         self.name, self.content = "", bytearray()  # of the part being read
@@ -130,8 +130,9 @@ class _Form:
             raise HTTPException(
                 400, f"expected file parts named {FIELD!r}, found {'part' if field == FIELD else field!r}"
             )
-        if len(self.uploads) == self.settings.max_files:
-            raise HTTPException(413, f"expected at most {self.settings.max_files} files a request, found more")
+        if len(self.uploads) == self.max_files:
+            files = "1 file" if self.max_files == 1 else f"{self.max_files} files"
+            raise HTTPException(413, f"expected at most {files} a request, found more")
         self.name = options[b"filename"].decode("utf-8", "replace") or f"image {len(self.uploads) + 1}"
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:

@@ -3,6 +3,7 @@
 Run as a program (`python serving.py PORT [DELAY_S]`) it serves the fake until a signal says stop.
 """
 
+import base64
 import io
 import sys
 import threading
@@ -81,6 +82,36 @@ class FakeDetector:
         )
 
 
+class FakeExplainer:
+    """One panel of the picture's mean colour and one band at mean red / 510 cycles per pixel. `calls` holds the sizes.
+
+    While `gate` is cleared it waits; a picture whose mean green is 255 makes it fail.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, image: LoadedImage) -> dict[str, Any]:
+        self.calls.append((image.width, image.height))
+        assert self.gate.wait(30), "the test never opened the gate"
+        red, green, blue = (int(value) for value in image.pixels.mean(axis=(0, 1)))
+        if green == 255:
+            raise RuntimeError("green breaks the fake")
+        scale = {"low": 0, "high": 1, "label": "evidence", "colours": ["#000000", f"#{red:02x}{green:02x}{blue:02x}"]}
+        picture_uri = f"data:image/png;base64,{base64.b64encode(picture(red, (8, 8))).decode()}"
+        panel = {"title": "<b>spatial</b> branch", "meaning": "Bright: <i>here</i>.", "width": 8, "height": 8}
+        interval = {"axis": "horizontal", "colour": "red", "mirrored": True, "low": 0, "high": red / 510, "void": False}
+        return {
+            "target": "generated",
+            "panels": [{"name": "heat-map", "image": picture_uri, "scale": scale, **panel}],
+            "tile": {"left": 0, "top": 0, "size": 8},
+            "unit": "cycles per pixel",
+            "bands": [{"number": 1, "weight": 0.25, "intervals": [{"component": "amplitude", **interval}]}],
+        }
+
+
 def verdict(probability: float) -> Verdict:
     return "generated" if probability >= 0.7 else "real" if probability < 0.3 else "unsure"
 
@@ -98,9 +129,9 @@ def part(content: bytes, name: str = "picture.png") -> tuple[str, tuple[str, byt
 
 
 @contextmanager
-def running(detector: Any, **settings: Any) -> Iterator[httpx.Client]:
+def running(detector: Any, explainer: Any = "the fake explains nothing", **settings: Any) -> Iterator[httpx.Client]:
     """A client of a real uvicorn server on a free port; stopped gracefully afterwards."""
-    app = create_app(detector, ServerSettings(port=0, **settings))
+    app = create_app(detector, ServerSettings(port=0, **settings), explainer)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, name="server")
     thread.start()

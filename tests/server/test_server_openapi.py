@@ -8,14 +8,20 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
-from serving import FakeDetector, running
+from serving import FakeDetector, FakeExplainer, running
 
-OPERATIONS = [("POST", "/v1/detect"), ("GET", "/v1/model"), ("GET", "/healthz"), ("GET", "/metrics")]
+OPERATIONS = [
+    ("POST", "/v1/detect"),
+    ("POST", "/v1/explain"),
+    ("GET", "/v1/model"),
+    ("GET", "/healthz"),
+    ("GET", "/metrics"),
+]
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with running(FakeDetector()) as client:
+    with running(FakeDetector(), FakeExplainer()) as client:
         yield client
 
 
@@ -32,7 +38,9 @@ def test_every_operation_is_listed(api: schemathesis.BaseSchema) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
     [(*operation, GenerationMode.POSITIVE) for operation in OPERATIONS]
-    + [(*OPERATIONS[0], GenerationMode.NEGATIVE)],  # the others take nothing that could be wrong
+    + [
+        (*operation, GenerationMode.NEGATIVE) for operation in OPERATIONS[:2]
+    ],  # the others take nothing that could be wrong
 )
 def test_answers_keep_to_the_description(
     api: schemathesis.BaseSchema, method: str, path: str, mode: GenerationMode

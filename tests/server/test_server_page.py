@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import FakeDetector, part, picture, running, wait_until
+from serving import FakeDetector, FakeExplainer, part, picture, running, wait_until
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
@@ -224,6 +224,61 @@ def test_a_verdict_withdrawn_for_instability_is_explained(page: Page) -> None:
     expect(page.locator("#results")).to_contain_text("0 of 1 re-deliveries agree")
 
 
+def test_an_explanation_is_made_on_request_then_shown_and_hidden(browser: Browser) -> None:
+    explainer = FakeExplainer()
+    explainer.gate.clear()
+    with running(FakeDetector(), explainer) as client:
+        for page in opened(browser, client):
+            choose(page, file(HOSTILE, picture(204)), file("b.png", picture(0)))
+            done(page, 2)
+            card = page.locator("#results > li").first
+            button = card.get_by_role("button", name="Explain")
+            expect(page.locator(".panels")).to_have_count(0)
+            button.focus()
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("status")).to_contain_text(f"Explaining {HOSTILE}")
+            button = card.get_by_role("button", name="Explaining …")
+            expect(button).to_be_focused()
+            button.press("Enter")  # asks no second time
+            explainer.gate.set()
+            expect(page.get_by_role("status")).to_contain_text(f"{HOSTILE} is explained.")
+            expect(page.locator(".panels figure")).to_have_count(1)
+            image = page.get_by_role("img", name="<b>spatial</b> branch")
+            assert image.evaluate("image => image.complete && image.naturalWidth") == 8
+            expect(page.locator(".panels figcaption")).to_have_text("<b>spatial</b> branch Bright: <i>here</i>.")
+            expect(page.locator(".panels .ends span")).to_have_text(["0", "evidence", "1"])
+            card.locator("summary", has_text="Bands: 1").click()
+            expect(card.get_by_role("cell", name="0 to 0.4", exact=True)).to_be_visible()
+            hide = card.get_by_role("button", name="Hide the explanation")
+            expect(hide).to_have_attribute("aria-expanded", "true")
+            hide.click()
+            expect(image).to_be_hidden()
+            card.get_by_role("button", name="Explain").click()
+            expect(image).to_be_visible()
+            assert page.title() == "apn: AI-generated or photograph?"
+    assert len(explainer.calls) == 1
+
+
+def test_without_explanations_there_is_no_button(page: Page) -> None:
+    choose(page, file("a.png", picture(255)))
+    done(page, 1)
+    expect(page.get_by_role("button", name="Show where the evidence lies")).to_be_visible()
+    expect(page.get_by_role("button", name="Explain")).to_have_count(0)
+
+
+def test_an_explanation_that_fails_is_told_and_can_be_asked_for_again(browser: Browser) -> None:
+    with running(FakeDetector(), FakeExplainer()) as client:
+        for page in opened(browser, client):
+            choose(page, file("a.png", picture(255)))
+            done(page, 1)
+            page.route("**/v1/explain", lambda route: route.fulfill(status=500, json={"detail": "a bug"}))
+            page.get_by_role("button", name="Explain").click()
+            expect(page.get_by_role("status")).to_contain_text("a.png could not be explained: a bug")
+            page.unroute("**/v1/explain")
+            page.get_by_role("button", name="Explain").click()
+            expect(page.locator(".panels figure")).to_have_count(1)
+
+
 def luminance(colour: str) -> float:
     channels = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
     linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
@@ -293,10 +348,14 @@ def screenshots(folder: Path, weights: str | None) -> None:
     from PIL import Image
 
     detector: Any = FakeDetector()
+    explainer: Any = FakeExplainer()
     if weights:
         import apn
+        from apn.backends import find_weights
+        from apn.server.explainer import LazyExplainer
 
         detector = apn.load(weights=weights, device="cpu")
+        explainer = LazyExplainer(find_weights(weights), detector)
     folder.mkdir(parents=True, exist_ok=True)
     uploads = []
     for name in ("astronaut", "coffee", "rocket"):
@@ -306,16 +365,21 @@ def screenshots(folder: Path, weights: str | None) -> None:
     desktop = {"width": 1100, "height": 900}
     views: dict[str, tuple[int, dict[str, Any]]] = {  # name -> pictures, how the browser is set up
         "desktop": (3, {"viewport": desktop}),
+        "explained": (1, {"viewport": desktop}),
         "dark": (2, {"viewport": desktop, "color_scheme": "dark"}),
         "phone": (1, {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "device_scale_factor": 1.5}),
     }
-    with running(detector) as client, sync_playwright() as playwright:
+    with running(detector, explainer) as client, sync_playwright() as playwright:
         browser = launch(playwright)
         for view, (number, context) in views.items():
             for page in opened(browser, client, **context):
                 choose(page, *uploads[:number])
                 expect(page.get_by_role("status")).to_contain_text(f"{number} of {number} pictures", timeout=60_000)
-                page.get_by_role("button", name="Show where the evidence lies").first.click()
+                if view == "explained":
+                    page.get_by_role("button", name="Explain").click()
+                    expect(page.get_by_role("status")).to_contain_text("is explained", timeout=120_000)
+                else:
+                    page.get_by_role("button", name="Show where the evidence lies").first.click()
                 page.locator("summary", has_text=re.compile("Stability|Metadata")).first.click()
                 image = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
                 palette = image.quantize(256, Image.Quantize.MAXCOVERAGE)  # half the bytes
