@@ -1,0 +1,46 @@
+"""Time of `apn explain` for the images of demo/: what the start costs, then seconds an image with figure and parts.
+
+python bench/explain.py [--weights WEIGHTS] [--rounds 3]
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", default="apn-mini")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    begun = time.perf_counter()
+    import apn
+    from apn.backends import find_weights
+    from apn.explain_files import Format, write_explanation
+    from apn.explanations import explain
+
+    model, detector = apn.load_model(find_weights(options.weights)), apn.load(options.weights)
+    images = sorted((Path(__file__).parents[1] / "demo" / "images").iterdir())
+    explain(model, images[0], detector=detector)  # the first one makes PyTorch load and plan
+    print(f"start: {time.perf_counter() - begun:.1f} s; load average {os.getloadavg()[0]:.1f}")
+    explaining, writing, processor = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for image in images * options.rounds:
+            first, used = time.perf_counter(), time.process_time()
+            found = explain(model, image, detector=detector)
+            second = time.perf_counter()
+            write_explanation(found, Path(folder), image.stem, {Format.PNG}, detector)
+            explaining.append(second - first)
+            writing.append(time.perf_counter() - second)
+            processor.append(time.process_time() - used)
+    both = [sum(pair) for pair in zip(explaining, writing, strict=True)]
+    for name, seconds in (("explain", explaining), ("write", writing), ("both", both), ("processor", processor)):
+        print(f"{name}: median {statistics.median(seconds):.2f} s, slowest {max(seconds):.2f} s")
+    print(f"{len(both)} images, load average {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
