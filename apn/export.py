@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -128,6 +129,15 @@ def write_onnx(graph: InferenceGraph, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
+    _strip_traces(path)
+
+
+def _strip_traces(path: Path) -> None:
+    """Takes out the exporter's stack traces: they name files of this machine and mean nothing."""
+    graph = onnx.load(path)
+    for part in (graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
+        del part.metadata_props[:]
+    onnx.save(graph, path)
 
 
 def _convert_to_openvino(graph: Path, out: Path) -> tuple[Callable[[np.ndarray], np.ndarray], list[tuple[Path, Path]]]:

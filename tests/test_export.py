@@ -130,3 +130,9 @@ def test_comparison_runs_crops_together_and_alone() -> None:
     assert found.logit == pytest.approx(4 / 4)  # |0 - -4|, over the largest logit
     assert found.probability == pytest.approx(1 / (1 + np.exp(-8)) - 1 / (1 + np.exp(-2)))
     assert compare(lambda crops: expected[:1], images[:1], expected[:1]) == Comparison(1, 0.0, 0.0)
+
+
+def test_the_shipped_graph_names_no_file_of_the_machine_that_made_it() -> None:
+    graph = (Path(apn.export.__file__).parent / "weights/apn-mini/model.onnx").read_bytes()
+    assert b".py" not in graph
+    assert b"stack_trace" not in graph
