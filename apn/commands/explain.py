@@ -11,7 +11,7 @@ from apn.commands.options import BackendOption, CalibrationOption, DeviceOption,
 
 
 def explain(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images, and folders of them.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Images, and folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the files of each image.")],
     formats: Annotated[
         str,

@@ -80,7 +80,8 @@ def create_app(
     app = FastAPI(
         title="apn",
         version=__version__,
-        description="Tells AI-generated images from photographs. Uploads stay in memory and are forgotten once scored.",
+        description="Tells AI-generated images from photographs. Uploads stay in memory and are forgotten once scored; "
+        "explanations that were asked for are kept in memory for a while.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
