@@ -49,7 +49,7 @@ format: setup
 bench: setup
 	$(BIN)/python bench/detect.py
 
-# Aligned fakes for configs/apn-mini-aligned.toml: 40 minutes on one core. Our own autoencoders learn from two sources of
+# Aligned fakes for configs/apn-mini-aligned.toml: about 25 minutes of one core. Our own autoencoders learn from two sources of
 # photographs that no leave-out fold tests on.
 CORPUS = ../shared/corpus
 SYNTHESIZE = $(BIN)/apn synthesize $(CORPUS)/manifest.jsonl --autoencoder

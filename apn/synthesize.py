@@ -5,11 +5,11 @@ a fake of the same content, size and format leaves a detector nothing else to le
 photograph's own quantisation tables and subsampling on the same 8 x 8 grid: both have the same compression history.
 """
 
+import hashlib
 import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,10 @@ from apn.crops import Pixels, random_crop
 from apn.data.samples import GENERATED, MANIFEST, REAL, Sample, write_manifest
 from apn.image import ImageError, load_image
 from apn.models.autoencoders import Autoencoder, SmallAutoencoder, fit, open_autoencoder, reconstruct
+from apn.threads import ahead as map_ahead
 
-FIT_CROP, FIT_BATCH = 64, 16
+FIT_CROP, FIT_PHOTOS, FIT_CROPS = 64, 4, 4  # a batch: so many crops of each of so many photographs
+JPEG, LOSSLESS = ".jpg", ".webp"
 
 
 def photographs(samples: Sequence[Sample]) -> list[Sample]:
@@ -52,15 +54,14 @@ def synthesize(name: str, autoencoder: Autoencoder, photos: Sequence[Sample], ou
     generator = kind if Path(which).is_dir() else f"{kind}-{Path(which).name.lower().replace('_', '-')}"
     folder = out / generator
     folder.mkdir(parents=True, exist_ok=True)
-    names = _names(photos)
-    with ThreadPoolExecutor(1) as ahead:  # the next photograph is decoded while this one is reconstructed
-        for photo, stem, image in zip(photos, names, ahead.map(_read, photos), strict=True):
-            if isinstance(image, str):
-                yield image
-                continue
-            made = sorted(folder.glob(f"{stem}.*"))
-            path = made[0] if made else save_like(_through(autoencoder, image), photo.path, folder / stem)
-            yield photo._replace(path=path, label=GENERATED, generator=generator, subset="", original=str(photo.path))
+    stems = [folder / name for name in _names(photos)]
+    pictures = map_ahead(lambda pair: _made(pair[1]) or _read(pair[0]), zip(photos, stems, strict=True), workers=1)
+    for photo, stem, picture in zip(photos, stems, pictures, strict=True):
+        if isinstance(picture, str):
+            yield picture
+            continue
+        path = picture if isinstance(picture, Path) else save_like(_through(autoencoder, picture), photo.path, stem)
+        yield photo._replace(path=path, label=GENERATED, generator=generator, subset="", original=str(photo.path))
 
 
 def write_fakes(fakes: Sequence[Sample], out: Path) -> Path:
@@ -80,15 +81,23 @@ def save_like(pixels: Pixels, original: Path, stem: Path) -> Path:
             tables = list(source.quantization.values())  # type: ignore[attr-defined]
             subsampling = JpegImagePlugin.get_sampling(source)  # -1: grey or unusual
             image.save(file, "JPEG", qtables=tables[:2], subsampling=max(subsampling, 0))
-            suffix = ".jpg"
+            path = _with(stem, JPEG)
         else:
             image.save(file, "WEBP", lossless=True, method=2)
-            suffix = ".webp"
-    path = stem.with_name(stem.name + suffix)
+            path = _with(stem, LOSSLESS)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_bytes(file.getvalue())
     os.replace(unfinished, path)
     return path
+
+
+def _made(stem: Path) -> Path | None:
+    """The fake that an earlier run left there."""
+    return next((path for path in (_with(stem, JPEG), _with(stem, LOSSLESS)) if path.is_file()), None)
+
+
+def _with(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)  # not with_suffix: a stem may hold dots
 
 
 def _read(photo: Sample) -> Pixels | str:
@@ -109,17 +118,20 @@ def _tensor(pixels: np.ndarray) -> Tensor:
 
 
 def _names(photos: Sequence[Sample]) -> list[str]:
-    """A file name for each photograph: its own, with its folders' where two would be the same."""
+    """A file name for each photograph: its own, with a hash of its path where two would be the same."""
     times = Counter(photo.path.stem for photo in photos)
     return [
-        photo.path.stem if times[photo.path.stem] == 1 else "-".join(photo.path.with_suffix("").parts[-3:])
-        for photo in photos
+        photo.path.stem if times[photo.path.stem] == 1 else f"{photo.path.stem}-{_hash(photo.path)}" for photo in photos
     ]
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 
 def _fit_batches(photos: Sequence[Sample], steps: int, seed: int) -> Iterator[Tensor]:
     rng = np.random.default_rng(seed)
     for _ in range(steps):
-        chosen = (load_image(photos[int(rng.integers(len(photos)))].path).pixels for _ in range(FIT_BATCH // 4))
-        crops = [random_crop(pixels, FIT_CROP, rng) for pixels in chosen for _ in range(4)]
+        chosen = (load_image(photos[int(rng.integers(len(photos)))].path).pixels for _ in range(FIT_PHOTOS))
+        crops = [random_crop(pixels, FIT_CROP, rng) for pixels in chosen for _ in range(FIT_CROPS)]
         yield _tensor(np.stack(crops))

@@ -59,15 +59,30 @@ def test_a_lossless_photograph_gets_a_lossless_fake(data: Path, tmp_path: Path) 
 
 def test_what_is_there_is_kept_and_what_cannot_be_read_is_reported(data: Path, tmp_path: Path) -> None:
     photos = photographs(read_data(str(data)))
-    autoencoder = SmallAutoencoder("bilinear", width=8)
-    first = list(synthesize("own:bilinear", autoencoder, photos[:1], tmp_path / "out"))
-    before = first[0].path.stat().st_mtime_ns  # type: ignore[union-attr]
-    photos[1].path.write_bytes(b"not an image")
-    again = list(synthesize("own:bilinear", autoencoder, photos, tmp_path / "out"))
-    # Two photographs are called 1.jpg; alone, the first one's fake had the plain name.
-    assert sum(isinstance(result, str) for result in again) == 1
-    assert "real/b/1.jpg" in next(result for result in again if isinstance(result, str))
-    assert first[0].path.stat().st_mtime_ns == before  # type: ignore[union-attr]
+    first, second = (SmallAutoencoder("bilinear", width=8) for _ in range(2))
+    made = [result.path for result in synthesize("own:bilinear", first, photos, tmp_path / "out")]  # type: ignore[union-attr]
+    before = [path.read_bytes() for path in made]
+    made[2].unlink()
+    photos[0].path.write_bytes(b"not an image")  # its fake is there already
+    again = [result.path for result in synthesize("own:bilinear", second, photos, tmp_path / "out")]  # type: ignore[union-attr]
+    assert again == made
+    assert [path.read_bytes() == old for path, old in zip(made, before, strict=True)] == [True, True, False]
+    made[0].unlink()
+    failed = next(iter(synthesize("own:bilinear", second, photos, tmp_path / "out")))
+    assert isinstance(failed, str)
+    assert str(photos[0].path) in failed
+
+
+def test_names_with_dots_and_brackets_and_names_that_repeat_have_a_fake_each(data: Path, tmp_path: Path) -> None:
+    names = ["a.png", "a.b.png", "[1].png", "x/a.png"]
+    for i, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 60 * i, np.uint8)).save(tmp_path / name)
+    photos = [photographs(read_data(str(data)))[0]._replace(path=tmp_path / name) for name in names]
+    for _ in range(2):  # the second time all are there
+        fakes = list(synthesize("own:nearest", SmallAutoencoder("nearest", width=8), photos, tmp_path / "out"))
+        assert len({fake.path for fake in fakes}) == 4  # type: ignore[union-attr]
+    assert len(list((tmp_path / "out").rglob("*.*"))) == 4
 
 
 def test_one_seed_gives_one_autoencoder(data: Path) -> None:
