@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from apn.commands import UsageError
-from apn.commands.options import BackendOption, CalibrationOption, DeviceOption, Weights
+from apn.commands.options import (
+    BackendOption,
+    BatchSize,
+    CalibrationOption,
+    DeviceOption,
+    LimitOption,
+    RetryErrors,
+    SeedOption,
+    SplitOption,
+    Weights,
+)
 
 if TYPE_CHECKING:
     from apn.data.samples import Sample
@@ -44,20 +54,20 @@ def score(
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of aligned images in pixels; default the detector's crop.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Only this split of the data.")] = "",
+    split: SplitOption = "",
     generator: Annotated[
         list[str] | None, typer.Option(help="Only these generators and their real images; repeatable.")
     ] = None,
     scene: Annotated[list[str] | None, typer.Option(help="Only these scenes; repeatable.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Score this many images, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw, and of the shortcut probe.")] = 0,
-    retry_errors: Annotated[bool, typer.Option(help="Score again what failed in an earlier run.")] = False,
+    limit: LimitOption = None,
+    seed: SeedOption = 0,
+    retry_errors: RetryErrors = False,
     probe: Annotated[bool, typer.Option(help="Measure what file facts alone tell, and store it in the table.")] = True,
     weights: Weights = "apn-mini",
     backend: BackendOption = "auto",
     device: DeviceOption = "cpu",
     calibration: CalibrationOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Crops the network sees at once.")] = 16,
+    batch_size: BatchSize = 16,
 ) -> None:
     """Score labelled images, for `apn report` and `apn calibrate`.
 

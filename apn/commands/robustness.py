@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from apn.commands.options import BackendOption, CalibrationOption, DeviceOption, Weights
+from apn.commands.options import (
+    BackendOption,
+    BatchSize,
+    CalibrationOption,
+    DeviceOption,
+    LimitOption,
+    RetryErrors,
+    SeedOption,
+    SplitOption,
+    Weights,
+)
 
 
 def robustness(
@@ -23,15 +33,15 @@ def robustness(
         Literal["native", "aligned", "fakes-jpeg"],
         typer.Option(help="What is done to images before they are degraded."),
     ] = "aligned",
-    split: Annotated[str, typer.Option(help="Only this split of the data.")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Take this many images, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw, and of the shortcut probe.")] = 0,
-    retry_errors: Annotated[bool, typer.Option(help="Score again what failed in an earlier run.")] = False,
+    split: SplitOption = "",
+    limit: LimitOption = None,
+    seed: SeedOption = 0,
+    retry_errors: RetryErrors = False,
     weights: Weights = "apn-mini",
     backend: BackendOption = "auto",
     device: DeviceOption = "cpu",
     calibration: CalibrationOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Crops the network sees at once.")] = 16,
+    batch_size: BatchSize = 16,
 ) -> None:
     """Score labelled images after JPEG, blur, resizing and more, level by level.
 
