@@ -25,6 +25,7 @@ from apn.version import __version__
 
 DEFAULT_WEIGHTS = "apn-mini"
 TILES_PER_SIDE = 3
+DELIVERED_TILES = 4  # of an image, at most, are delivered once more; they tell how far a delivery moves the logit
 BATCH_SIZE = 16
 JPEG_QUALITY_WARNING = 50
 
@@ -41,7 +42,7 @@ class Prepared(NamedTuple):
     facts: LoadedImage | None  # of which the pixels are emptied
     corners: list[tuple[int, int]]  # (top, left) of each tile
     tiles: np.ndarray | None  # (T, S, S, 3) uint8
-    delivered: list[np.ndarray]  # (T, S, S, 3) uint8, the tiles after each of DELIVERIES; empty where not asked for
+    delivered: list[np.ndarray]  # after each of DELIVERIES, the tiles of `_delivered`, uint8; empty where not asked for
     warnings: tuple[str, ...]
     error: str | None
 
@@ -130,18 +131,23 @@ class Detector:
         size, pixels = self.crop_size, image.pixels
         corners = tile_corners(image.height, image.width, size, TILES_PER_SIDE)
         tiles = np.stack([crop(pixels, top, left, size) for top, left in corners])
-        delivered = deliver(pixels, corners, size) if stability else []
+        again = [corners[i] for i in _delivered(len(corners))]
+        delivered = deliver(pixels, again, size) if stability else []
         facts = image._replace(pixels=np.empty((0, 0, 3), np.uint8))  # a view would keep the whole picture alive
         return Prepared(path, image.width, image.height, facts, corners, tiles, delivered, _warnings(image, size), None)
 
     def _judge(self, images: list[Prepared], batch_size: int) -> Iterator[Detection]:
         """Scores all tiles together, then the re-deliveries of the images whose verdict they could overturn."""
-        logits = self._scores([p.tiles for p in images if p.tiles is not None], batch_size)
-        rows = [_failed(p) if p.tiles is None else self._row(p, next(logits)) for p in images]
+        found = self._scores([p.tiles for p in images if p.tiles is not None], batch_size)
+        logits = [np.empty(0) if p.tiles is None else next(found) for p in images]
+        rows = [
+            _failed(image) if image.tiles is None else self._row(image, one)
+            for image, one in zip(images, logits, strict=True)
+        ]
         doubtful = [i for i, p in enumerate(images) if p.delivered and rows[i].verdict != "unsure"]
         scores = self._scores([tiles for i in doubtful for tiles in images[i].delivered], batch_size)
         for i in doubtful:
-            deliveries = tuple(self._delivery(name, float(next(scores).mean())) for name in DELIVERIES)
+            deliveries = self._deliveries(logits[i], scores)
             rows[i] = _settle(rows[i], deliveries)
         yield from rows
 
@@ -171,6 +177,11 @@ class Detector:
             ),
             metadata=facts.metadata,
         )
+
+    def _deliveries(self, logits: np.ndarray, scores: Iterator[np.ndarray]) -> tuple[Delivery, ...]:
+        """What becomes of an image's tile logits (T,), judged by the delivered tiles; takes their scores in order."""
+        before, level = logits[_delivered(len(logits))], float(logits.mean())
+        return tuple(self._delivery(name, level + float((next(scores) - before).mean())) for name in DELIVERIES)
 
     def _delivery(self, name: str, logit: float) -> Delivery:
         probability = self.calibration.probability(logit)
@@ -212,6 +223,12 @@ def _weights_sha256(folder: Path) -> str:
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
+
+
+def _delivered(tiles: int) -> list[int]:
+    """Which of an image's tiles are delivered once more: all of a few, else a few from first to last."""
+    few = min(tiles, DELIVERED_TILES)
+    return [round(i * (tiles - 1) / max(few - 1, 1)) for i in range(few)]
 
 
 def _settle(row: Detection, deliveries: tuple[Delivery, ...]) -> Detection:

@@ -10,10 +10,12 @@ from PIL import Image
 import apn
 from apn.calibration import Calibration
 from apn.crops import crop, tile_corners
-from apn.detector import DELIVERIES, Detector
+from apn.deliveries import DELIVERIES, deliver
+from apn.detector import DELIVERED_TILES, Detector
 
 DEMO = sorted((Path(__file__).parent.parent / "demo" / "images").iterdir())
 SIZE = 32
+CHOSEN = {6: (0, 2, 3, 5), 9: (0, 3, 5, 8)}  # which of so many tiles are delivered once more
 
 
 def brightness_backend(crops: np.ndarray) -> np.ndarray:
@@ -135,10 +137,22 @@ def test_what_is_kept_of_a_decoded_image_does_not_grow_with_it():
     assert prepared.facts is not None
     assert prepared.facts.pixels.base is None
     assert prepared.facts.pixels.size == 0
-    assert [len(tiles) for tiles in prepared.delivered] == [9] * len(DELIVERIES)
-    for tiles in (prepared.tiles, *prepared.delivered):
+    assert len(prepared.delivered) == len(DELIVERIES)
+    for tiles, count in ((prepared.tiles, 9), *((tiles, DELIVERED_TILES) for tiles in prepared.delivered)):
         assert tiles.base is None
-        assert tiles.nbytes == 9 * 3 * SIZE**2
+        assert tiles.nbytes == count * 3 * SIZE**2
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (70, 70), (200, 70), (200, 200)])
+def test_a_delivery_moves_the_logit_by_what_it_does_to_the_delivered_tiles(shape):
+    pixels = picture(*shape) // 2 + 110  # bright enough not to be unsure at 0.5
+    row = make_detector().detect(pixels)
+    corners = tile_corners(*shape, SIZE)
+    chosen = [corners[i] for i in CHOSEN.get(len(corners), range(len(corners)))]
+    before = brightness_backend(np.stack([crop(pixels, top, left, SIZE) for top, left in chosen]))
+    for delivery, tiles in zip(row.stability, deliver(pixels, chosen, SIZE), strict=True):
+        moved = np.diff(brightness_backend(tiles)).mean() - np.diff(before).mean()
+        assert delivery.probability == pytest.approx(1 / (1 + np.exp(-(row.logit + moved))), abs=1e-6)
 
 
 def test_stopping_early_leaves_no_work_behind():
