@@ -84,7 +84,7 @@ def recorded_threshold(scores: Scores) -> Threshold:
     value = known.generated_from
     if known.target_fpr is None:
         return Threshold(value, "probability", f"{value:.3f}, the weights have no calibration")
-    return Threshold(value, "probability", f"{value:.3f}, frozen with the weights at {known.target_fpr:.1%} FPR")
+    return Threshold(value, "probability", f"{value:.3f}, frozen with the weights at {100 * known.target_fpr:g} % FPR")
 
 
 def validation_threshold(scores: Scores, validation: Sequence[Scores], target_fpr: float) -> Threshold:
@@ -105,7 +105,7 @@ def validation_threshold(scores: Scores, validation: Sequence[Scores], target_fp
             f"{facts.weights} for an FPR of {target_fpr:.1%}, found {len(logits)}"
         )
     value = float(np.nextafter(upper, np.inf))
-    origin = f"logit {value:.3f}, at {target_fpr:.1%} FPR on {len(logits)} validation scores of real images"
+    origin = f"logit {value:.3f}, at {100 * target_fpr:g} % FPR on {len(logits)} validation scores of real images"
     return Threshold(value, "logit", origin)
 
 

@@ -37,7 +37,7 @@ def _scored(scores: Scores) -> Facts:
     facts, thresholds = scores.facts, scores.facts.thresholds
     frozen = f"real below {thresholds.real_below:.3f}, generated from {thresholds.generated_from:.3f}"
     if thresholds.target_fpr is not None:
-        frozen += f" (at {thresholds.target_fpr:.1%} FPR, fitted on {thresholds.fitted_on})"
+        frozen += f" (at {100 * thresholds.target_fpr:g} % FPR, fitted on {thresholds.fitted_on})"
     known = [
         ("weights", facts.weights),
         ("sha256 of weights", facts.sha256),

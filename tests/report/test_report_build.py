@@ -171,14 +171,14 @@ def test_the_frozen_threshold_is_the_recorded_one_or_that_of_validation() -> Non
     facts = TableFacts(weights="made", sha256="1" * 64, thresholds=Thresholds(generated_from=0.7, target_fpr=0.05))
     scores = random_scores(facts=facts)
     (table,) = build_report([scores], resamples=20).tables
-    assert table.threshold == (0.7, "probability", "0.700, frozen with the weights at 5.0% FPR")
+    assert table.threshold == (0.7, "probability", "0.700, frozen with the weights at 5 % FPR")
     assert values(table.rows[0]) == pytest.approx(expected(scores, np.ones(240, bool), 0.7))
     assert "no calibration" in build_report([random_scores()], resamples=20).tables[0].threshold.origin
     validation = random_scores(seed=1, facts=facts)
     threshold = validation_threshold(scores, [validation], 0.1)
     real = np.sort(validation.logits[validation.labels == 0])
     assert real[108] < threshold.value <= real[109]  # the 109th of 120: at most a tenth of new ones lies above
-    assert (threshold.on, "10.0% FPR on 120 validation scores" in threshold.origin) == ("logit", True)
+    assert (threshold.on, "10 % FPR on 120 validation scores" in threshold.origin) == ("logit", True)
     (table,) = build_report([scores], thresholds=[threshold], resamples=20).tables
     called = scores.logits >= threshold.value
     right = [(called == scores.labels)[scores.labels == label].mean() for label in (0, 1)]

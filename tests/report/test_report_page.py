@@ -186,7 +186,7 @@ def test_failures_probe_and_environment_are_told(page: Reader, report: Report) -
         ["folder:made", NATIVE, "0.987 0.954 to 0.999"],
         ["folder:made", ALIGNED, "0.500 0.480 to 0.520"],
     ]
-    for fact in ("apn-mini-0123456789abcdef", "30, 3", "matplotlib", "apn score folder:made", "at 5.0% FPR"):
+    for fact in ("apn-mini-0123456789abcdef", "30, 3", "matplotlib", "apn score folder:made", "at 5 % FPR"):
         assert fact in page.text, fact
 
 
