@@ -1,0 +1,110 @@
+"""Files here and elsewhere: any address that fsspec knows, and a folder of results whose files are never half there."""
+
+import os
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+
+
+def open_address(address: str) -> tuple[AbstractFileSystem, str]:
+    """The file system of an address (`s3://bucket/key`, or a path of this machine) and the path in it.
+
+    Raises ValueError where the address names a protocol that is not known, or whose package is not installed.
+    """
+    try:
+        # A cache of listings would hold every name ever listed.
+        file_system, path = url_to_fs(address, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"{address!r} cannot be opened: expected a path, or an address whose package is installed "
+            f"(s3fs for s3://, gcsfs for gs://): {error}"
+        ) from error
+    return file_system, path
+
+
+def is_local(file_system: AbstractFileSystem) -> bool:
+    """Whether its paths are those of this machine."""
+    return isinstance(file_system, LocalFileSystem)
+
+
+def full_address(file_system: AbstractFileSystem, path: str) -> str:
+    """What opens the same file from anywhere: a plain path where it is of this machine."""
+    return path if is_local(file_system) else str(file_system.unstrip_protocol(path))
+
+
+class Store:
+    """A folder of files that are there as a whole or not at all, whenever a writer is killed.
+
+    On this machine (or what is mounted on it) a file is written beside its place and renamed; object stores (S3, GCS,
+    Azure) show an object only once it has arrived, so there it is written directly.
+    """
+
+    def __init__(self, location: str) -> None:
+        self._fs, self._root = open_address(location)
+        self.location = full_address(self._fs, self._root)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.location,)
+
+    def write(self, name: str, content: bytes) -> None:
+        """The file `name` (parts joined by slashes) with this content, replacing an earlier one in one step."""
+        path = f"{self._root}/{name}"
+        if is_local(self._fs):
+            _write_locally(Path(path), content)
+        else:
+            self._fs.pipe_file(path, content)
+
+    def read(self, name: str) -> bytes | None:
+        """What the file holds; None where there is none."""
+        try:
+            return bytes(self._fs.cat_file(f"{self._root}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def open(self, name: str) -> Any:
+        """The file, open for reading and seeking."""
+        return self._fs.open(f"{self._root}/{name}", "rb")
+
+    def has(self, name: str) -> bool:
+        return bool(self._fs.exists(f"{self._root}/{name}"))
+
+    def remove(self, name: str) -> None:
+        """Removes the file, if it is there."""
+        try:
+            self._fs.rm_file(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of the files and folders in a folder, in no order; none where there is no such folder."""
+        where = f"{self._root}/{folder}".rstrip("/")
+        if is_local(self._fs):  # fsspec would look at every file
+            return os.listdir(where) if os.path.isdir(where) else []
+        try:
+            return [str(name).rstrip("/").rpartition("/")[2] for name in self._fs.ls(where, detail=False)]
+        except FileNotFoundError:
+            return []
+
+    def remove_unfinished(self, folder: str) -> None:
+        """What killed writers have left in a folder; no one may be writing there now."""
+        for name in self.names(folder):
+            if name.endswith(_UNFINISHED):
+                self.remove(f"{folder}/{name}")
+
+
+_UNFINISHED = ".unfinished"
+
+
+def _write_locally(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own: a worker that is thought dead may still be writing the same file.
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}{_UNFINISHED}")
+    with unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)

@@ -1,0 +1,140 @@
+"""The images of a shard's entries, one at a time: what a worker reads."""
+
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from hashlib import file_digest, sha256
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from apn.image import ImageError, LoadedImage, load_image
+from apn.provenance import clean
+from apn.scan.entries import Entry, File, Member, Rows, Tar, member_name, name_of, row_name
+from apn.scan.files import is_local, open_address
+from apn.scan.sample import is_image_name
+
+ROWS_AT_ONCE = 16  # of a table: this many images are held beside those that are being scored
+
+
+@dataclass
+class Image:
+    """One image to score. source: a path of this machine, the file's bytes, or what fetches them."""
+
+    name: str
+    source: str | bytes | Callable[[], bytes] = b""
+    error: str | None = None  # why there is nothing to load
+    sha256: str | None = None  # of the file, once it is loaded and where that is asked for
+
+    def load(self, *, digest: bool = False, **options: Any) -> LoadedImage:
+        """As `apn.image.load_image`, which `options` go to. Raises ImageError."""
+        if self.error is not None:
+            raise ImageError(self.error)
+        if isinstance(self.source, str):
+            loaded = load_image(self.source, **options)  # which reads only what it needs, and no pipe or device
+            if digest:
+                with open(self.source, "rb") as file:
+                    self.sha256 = file_digest(file, "sha256").hexdigest()
+            return loaded
+        return load_image(_Content(self, self.source, digest), **options)  # type: ignore[arg-type]
+
+
+class _Content:
+    """A file to `load_image`, which says in plain words what goes wrong when it is read."""
+
+    def __init__(self, image: Image, source: bytes | Callable[[], bytes], digest: bool) -> None:
+        self._image, self._source, self._digest = image, source, digest
+
+    def read(self) -> bytes:
+        content = self._source if isinstance(self._source, bytes) else self._source()
+        if self._digest:
+            self._image.sha256 = sha256(content).hexdigest()
+        return content
+
+
+def images_in(entries: Iterable[Entry]) -> Iterator[Image]:
+    """Every image of the entries, in order; a table or tar that cannot be read, or read on, is one with `error`."""
+    for entry in entries:
+        if isinstance(entry, File):
+            yield _file(entry)
+        elif isinstance(entry, Member):
+            yield _member(entry)
+        else:
+            yield from _guarded(entry)
+
+
+def _file(entry: File) -> Image:
+    if "://" not in entry.path:
+        return Image(entry.path, entry.path)
+    try:
+        file_system, path = open_address(entry.path)
+    except ValueError as error:
+        return Image(entry.path, error=str(error))
+    return Image(entry.path, path if is_local(file_system) else partial(file_system.cat_file, path))
+
+
+def _member(entry: Member) -> Image:
+    file_system, path = open_address(entry.tar)
+    part = partial(file_system.cat_file, path, start=entry.offset, end=entry.offset + entry.size)
+    return Image(name_of(entry), part)
+
+
+def _guarded(entry: Rows | Tar) -> Iterator[Image]:
+    """The images of a table or tar; what goes wrong on the way is a row too, and each row of a table has one."""
+    where, given = (entry.table if isinstance(entry, Rows) else entry.tar), 0
+    try:
+        for image in _rows(entry) if isinstance(entry, Rows) else _tar(entry):
+            yield image
+            given += 1
+    except (OSError, ValueError, EOFError, tarfile.TarError, zlib.error, pa.ArrowException) as error:
+        told = f"{where} cannot be read: {clean(str(error))[:200] or type(error).__name__}"
+        if isinstance(entry, Tar):
+            yield Image(where, error=f"{told} (after {given} images)")
+        else:
+            for row in range(given, entry.rows):
+                yield Image(row_name(where, entry.first + row), error=told)
+    else:
+        if not given:
+            yield Image(where, error="expected image files in this tar, found none")
+
+
+def _rows(entry: Rows) -> Iterator[Image]:
+    """Rows first .. first + rows - 1, from the row groups that they are in."""
+    file_system, path = open_address(entry.table)
+    with file_system.open(path, "rb") as file:
+        table = pq.ParquetFile(file)
+        row = 0  # the first of the row group
+        for group in range(table.num_row_groups):
+            after = row + table.metadata.row_group(group).num_rows
+            if after > entry.first and row < entry.first + entry.rows:
+                yield from _rows_of_group(entry, table, group, row)
+            row = after
+
+
+def _rows_of_group(entry: Rows, table: pq.ParquetFile, group: int, row: int) -> Iterator[Image]:
+    for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=[group], columns=[entry.column]):
+        first = max(entry.first - row, 0)
+        last = min(entry.first + entry.rows - row, len(batch))
+        column = batch.column(0)
+        if pa.types.is_struct(column.type):
+            column = column.field(0)
+        for place in range(first, last):
+            content = column[place].as_py()
+            missing = "expected an image, found an empty cell" if content is None else None
+            yield Image(row_name(entry.table, row + place), content or b"", missing)
+        row += len(batch)
+
+
+def _tar(entry: Tar) -> Iterator[Image]:
+    """Its image files, in one pass, so that a compressed or far one can be read too."""
+    file_system, path = open_address(entry.tar)
+    with file_system.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+        for member in tar:
+            if member.isfile() and is_image_name(member.name):
+                content = tar.extractfile(member)
+                assert content is not None
+                yield Image(member_name(entry.tar, member.name), content.read())
+            tar.members = []  # type: ignore[attr-defined] # it would keep all of them

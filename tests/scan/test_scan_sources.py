@@ -1,0 +1,213 @@
+"""What is listed, and what the worker reads of it."""
+
+import hashlib
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scanning import picture, plan_of
+
+from apn.image import ImageError
+from apn.scan.entries import File, Rows, Tar
+from apn.scan.images import Image, images_in
+from apn.scan.sources import find_sources, list_entries
+
+RED = picture(255)
+
+
+def listed(*sources: Path | str, column: str | None = None):
+    return list(list_entries(find_sources(map(str, sources)), column))
+
+
+def read(*sources: Path | str, column: str | None = None) -> list[Image]:
+    return list(images_in(listed(*sources, column=column)))
+
+
+def loads(image: Image) -> bool:
+    return image.load().pixels[0, 0, 0] == 255
+
+
+def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def memory():
+    """fsspec's file system in memory, empty again afterwards."""
+    file_system = fsspec.filesystem("memory")
+    yield file_system
+    file_system.store.clear()
+    file_system.pseudo_dirs[:] = [""]
+
+
+def test_a_folder_is_its_images_by_name_files_before_folders(tmp_path):
+    for name in ("b.jpg", "a/d.PNG", "a/c/e.webp", "a.gif", "notes.txt", ".hidden.jpg", ".git/f.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(RED)
+    (tmp_path / "a" / "round").symlink_to(tmp_path)
+    assert listed(tmp_path) == [File(str(tmp_path / name)) for name in ("a.gif", "b.jpg", "a/d.PNG", "a/c/e.webp")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_a_row(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0)
+    (image,) = read(tmp_path)
+    with pytest.raises(ImageError, match="no permission to list this folder"):
+        image.load()
+
+
+def test_lists_and_tables_of_paths_are_relative_to_themselves_and_may_name_addresses_and_tars(tmp_path):
+    (tmp_path / "far").mkdir()
+    names = ["a b.jpg", "/elsewhere/c.jpg", "s3://bucket/d.jpg", "e.tar"]
+    expected = [File(f"{tmp_path}/far/a b.jpg"), File("/elsewhere/c.jpg"), File("s3://bucket/d.jpg")]
+    expected.append(Tar(f"{tmp_path}/far/e.tar"))
+    (tmp_path / "far" / "list.txt").write_text("\r\n".join(names) + "\n\n")
+    (tmp_path / "far" / "list.csv").write_text("id,url\n" + "".join(f"1,{name}\n" for name in names))
+    pq.write_table(pa.table({"id": [1, 2, 3, 4], "path": names}), tmp_path / "far" / "list.parquet")
+    words = pa.table({"where": pa.array(names).dictionary_encode(), "path": [1, 2, 3, 4]})
+    pq.write_table(words, tmp_path / "far" / "words.parquet")
+    for name in ("list.txt", "list.csv", "list.parquet"):
+        assert listed(tmp_path / "far" / name) == expected
+    assert listed(tmp_path / "far" / "words.parquet", column="where") == expected
+
+
+def test_names_of_any_bytes_come_through_a_list(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.png")
+    path.write_bytes(RED)
+    (tmp_path / "list.txt").write_bytes(os.fsencode(path) + b"\n")
+    (image,) = read(tmp_path / "list.txt")
+    assert loads(image)
+
+
+@pytest.mark.parametrize("struct", [False, True])
+def test_a_table_of_bytes_is_read_row_by_row_over_its_row_groups(tmp_path, struct):
+    contents = [picture(red) for red in range(50)] + [None]
+    column = [{"bytes": one, "path": None} for one in contents] if struct else contents
+    pq.write_table(pa.table({"label": [0] * 51, "image": column}), tmp_path / "t.parquet", row_group_size=20)
+    (entry,) = listed(tmp_path / "t.parquet")
+    assert entry == Rows(str(tmp_path / "t.parquet"), "image.bytes" if struct else "image", 0, 51)
+    for first, count in ((0, 50), (19, 2), (20, 20), (5, 40), (49, 1)):
+        images = list(images_in([entry._replace(first=first, rows=count)]))
+        assert [one.name for one in images] == [f"{tmp_path}/t.parquet#{row}" for row in range(first, first + count)]
+        assert [one.load().pixels[0, 0, 0] for one in images] == list(range(first, first + count))
+    (empty,) = images_in([entry._replace(first=50, rows=1)])
+    assert empty.error == "expected an image, found an empty cell"
+
+
+def test_every_row_of_a_table_that_is_gone_is_a_row(tmp_path):
+    images = list(images_in([Rows(f"{tmp_path}/gone.parquet", "image", 3, 2)]))
+    assert [one.name for one in images] == [f"{tmp_path}/gone.parquet#3", f"{tmp_path}/gone.parquet#4"]
+    assert all("cannot be read" in (one.error or "") for one in images)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.TGZ", "w:gz")])
+def test_the_images_of_a_tar(tmp_path, name, mode):
+    members = {"0.png": RED, "0.json": b"{}", "x/1.jpg": picture(255, "JPEG"), "x/.2.png": RED, "x/3.cls": b"1"}
+    tar = write_tar(tmp_path / name, members, mode)
+    images = read(tar)
+    assert [one.name for one in images] == [f"{tar}#0.png", f"{tar}#x/1.jpg"]
+    assert loads(images[0])
+
+
+def test_a_tar_that_ends_early_or_holds_no_image_is_a_row_with_the_reason(tmp_path):
+    whole = write_tar(tmp_path / "whole.tar", {f"{n}.png": RED for n in range(9)})
+    (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:3000])
+    images = read(tmp_path / "cut.tar")
+    assert all(loads(image) for image in images[:-1])
+    assert images[-1].name == str(tmp_path / "cut.tar")
+    assert f"(after {len(images) - 1} images)" in (images[-1].error or "")
+    (none,) = read(write_tar(tmp_path / "none.tar", {"a.txt": b""}))
+    assert none.error == "expected image files in this tar, found none"
+
+
+def test_addresses_of_other_file_systems(memory, tmp_path):
+    for name in ("data/b/1.png", "data/2.png", "data/.3.png", "data/4.txt"):
+        memory.pipe_file(f"/{name}", RED)
+    memory.pipe_file("/data/list.txt", b"2.png\ngone.png\n")
+    table = io.BytesIO()
+    pq.write_table(pa.table({"image": [RED]}), table)
+    memory.pipe_file("/t.parquet", table.getvalue())
+    memory.pipe_file("/a.tar", write_tar(tmp_path / "a.tar", {"1.png": RED}).read_bytes())
+    images = read("memory://data", "memory://t.parquet", "memory://a.tar")
+    names = ["memory:///data/2.png", "memory:///data/b/1.png", "memory:///t.parquet#0", "memory:///a.tar#1.png"]
+    assert [one.name.replace(":///", "://") for one in images] == [one.replace(":///", "://") for one in names]
+    assert all(map(loads, images))
+    found, gone = read("memory://data/list.txt")
+    assert loads(found)
+    with pytest.raises(ImageError, match="no such file"):
+        gone.load()
+
+
+def test_a_file_url_is_a_path_of_this_machine(tmp_path):
+    (tmp_path / "a.png").write_bytes(RED)
+    assert listed(f"file://{tmp_path}") == [File(str(tmp_path / "a.png"))]
+    (tmp_path / "list.txt").write_text(f"file://{tmp_path}/a.png\n")
+    (image,) = read(tmp_path / "list.txt")
+    assert loads(image)
+
+
+def test_patterns_take_what_they_match(tmp_path):
+    for name in ("train-0.tar", "train-1.tar", "test-0.tar"):
+        write_tar(tmp_path / name, {"1.png": RED})
+    assert listed(f"{tmp_path}/train-*.tar") == [Tar(f"{tmp_path}/train-{n}.tar") for n in (0, 1)]
+
+
+@pytest.mark.parametrize("content", ["path", "bytes", "callable"])
+def test_sha256_is_of_the_file(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(RED)
+    source = {"path": str(tmp_path / "a.png"), "bytes": RED, "callable": lambda: RED}[content]
+    image = Image("a", source)
+    image.load()
+    assert image.sha256 is None
+    image.load(digest=True)
+    assert image.sha256 == hashlib.sha256(RED).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere", "no source '.*nowhere': expected a folder, an image, a list"),
+        ("no*where", "no source matches"),
+        ("nothing://bucket/a", "expected a path, or an address whose package is installed"),
+    ],
+)
+def test_a_source_that_is_not_there_says_what_was_expected(tmp_path, source, message):
+    with pytest.raises(ValueError, match=message):
+        find_sources([source if "://" in source else str(tmp_path / source)])
+
+
+def test_sources_that_overlap_are_refused(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "ab").mkdir()
+    assert len(find_sources([str(tmp_path / "a"), str(tmp_path / "ab")])) == 2
+    for other in (tmp_path / "a" / "b", tmp_path / "a"):
+        with pytest.raises(ValueError, match="expected sources that do not overlap"):
+            find_sources([str(tmp_path / "a"), str(other)])
+
+
+def test_a_table_without_a_known_column_says_which_it_has(tmp_path):
+    pq.write_table(pa.table({"x": [1], "path": ["a"]}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t.parquet: expected column 'z', found x, path"):
+        listed(tmp_path / "t.parquet", column="z")
+    with pytest.raises(ValueError, match=r"column 'x': expected paths \(string\) or images .* found int64"):
+        listed(tmp_path / "t.parquet", column="x")
+    (tmp_path / "t.csv").write_text("u,v\n1,2\n")
+    with pytest.raises(ValueError, match=r"t.csv: expected a column of images or paths, named by --column, found u, v"):
+        listed(tmp_path / "t.csv")
+
+
+def test_a_plan_travels_as_its_address(tmp_path):
+    import pickle
+
+    plan = plan_of(tmp_path / "out", tmp_path / "openings")
+    assert pickle.loads(pickle.dumps(plan)).store.location == str(tmp_path / "out")
