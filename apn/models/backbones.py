@@ -3,6 +3,7 @@
 A backbone maps (B, 3, H, W) to pooled features (B, num_features) and has the attribute `num_features`.
 """
 
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.efficientnet import EfficientNet
 from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
@@ -44,6 +46,9 @@ def build_backbone(name: str, *, pretrained: bool = False, image_size: int | Non
     image_size: side of the input, for transformers that must know it; None is the one that they were made for.
     Raises ValueError for a name that neither timm nor this module knows, or whose weights cannot be had.
     """
+    if first := FIRST_STAGES.fullmatch(name):
+        whole = build_backbone(first["whole"], pretrained=pretrained, image_size=image_size)
+        return keep_first_stages(whole, int(first["stages"]), name)
     if name in OWN_BACKBONES:
         if pretrained:
             raise ValueError(f"backbone {name!r} has no pretrained weights: set its `pretrained` to false")
@@ -65,6 +70,26 @@ def build_backbone(name: str, *, pretrained: bool = False, image_size: int | Non
             f"ImageNet weights of {name!r} could not be fetched through timm ({error}): "
             "connect to the internet once, or set `pretrained = false`"
         ) from error
+
+
+# "efficientnet_lite0_first3": a timm EfficientNet without what follows its third stage. What is left sees a few dozen
+# pixels at a time: it cannot learn what a picture shows, which is what does not carry over to other generators.
+FIRST_STAGES = re.compile(r"(?P<whole>\w+)_first(?P<stages>[1-9])")
+
+
+def keep_first_stages(backbone: nn.Module, stages: int, name: str) -> nn.Module:
+    """The backbone, changed in place: `stages` of its stages, then pooling; pretrained weights stay.
+
+    Raises ValueError for another network than a timm EfficientNet, or one that has not more stages than that.
+    """
+    if not isinstance(backbone, EfficientNet) or len(backbone.blocks) <= stages:
+        raise ValueError(f"no backbone {name!r}: expected a timm EfficientNet of more than {stages} stages")
+    backbone.blocks = nn.Sequential(*list(backbone.blocks)[:stages])
+    backbone.conv_head, backbone.bn2 = nn.Identity(), nn.Identity()
+    with torch.no_grad():
+        channels = backbone.eval().forward_features(torch.zeros(1, 3, 64, 64)).shape[1]
+    backbone.num_features = backbone.head_hidden_size = channels
+    return backbone.train()
 
 
 # Weights that come as a package of the Python index, for machines that cannot reach a model hub.
@@ -95,7 +120,8 @@ def pretrained_source(name: str, pretrained: bool) -> str:
     """Where `build_backbone` takes its starting weights from; recorded beside trained weights."""
     if not pretrained:
         return "random"
-    package = PACKAGED_WEIGHTS.get(name)
+    whole = first["whole"] if (first := FIRST_STAGES.fullmatch(name)) else name
+    package = PACKAGED_WEIGHTS.get(whole)
     return f"package {package}" if package and find_spec(package) else f"timm {name}"
 
 

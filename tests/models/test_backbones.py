@@ -15,6 +15,8 @@ NAMES = {
     "swin_tiny_patch4_window7_224": (224, 768),
     "efficientnet_lite0": (64, 1280),
     "resnet10_narrow": (64, 128),
+    "efficientnet_lite0_first2": (64, 24),
+    "efficientnet_lite0_first5": (64, 112),
 }
 
 
@@ -44,6 +46,26 @@ def test_narrow_resnet_shrinks_by_32_and_averages() -> None:
     maps = backbone.blocks(backbone.stem(image))
     assert maps.shape == (1, 128, 2, 2)
     torch.testing.assert_close(backbone(image), maps.flatten(2).mean(dim=2))
+
+
+@torch.inference_mode()
+def test_first_stages_are_those_of_the_whole_backbone() -> None:
+    whole, image = build_backbone("efficientnet_lite0").eval(), noise(1, 64)
+    first = build_backbone("efficientnet_lite0_first3").eval()
+    first.load_state_dict({name: whole.state_dict()[name] for name in first.state_dict()})
+    torch.testing.assert_close(first.forward_features(image), whole.blocks[:3](whole.bn1(whole.conv_stem(image))))
+    moved = image.clone()
+    moved[..., :32] = 0  # the left half, out of sight of what the two stages see at the right edge
+    two = build_backbone("efficientnet_lite0_first2").eval()
+    features = [two.forward_features(one)[..., -2:] for one in (image, moved)]
+    torch.testing.assert_close(*features)
+
+
+def test_first_stages_are_efficientnets_alone() -> None:
+    with pytest.raises(ValueError, match=r"resnet18_first2.*expected a timm EfficientNet of more than 2 stages"):
+        build_backbone("resnet18_first2")
+    with pytest.raises(ValueError, match="of more than 7 stages"):
+        build_backbone("efficientnet_lite0_first7")
 
 
 def test_unknown_name_lists_what_there_is() -> None:
@@ -95,6 +117,7 @@ def test_packaged_weights_know_a_picture_from_its_scrambled_self() -> None:
 
 
 def test_source_of_the_starting_weights() -> None:
+    assert pretrained_source("efficientnet_lite0_first3", True) == pretrained_source("efficientnet_lite0", True)
     assert pretrained_source("resnet18", False) == "random"
     assert pretrained_source("resnet18", True) == "timm resnet18"
 
