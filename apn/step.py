@@ -3,8 +3,9 @@
 Source: Meng et al., CVIU 2024 (docs/method.md). Dimensions: B batch, D embedding size.
 """
 
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -14,12 +15,17 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from apn.config import Config, ModelConfig
+from apn.batchnorm import synchronize_batchnorm
+from apn.config import Config, ModelConfig, TrainConfig
 from apn.data.dataset import Batch
+from apn.distributed import average_gradients, mean_over_processes, world_size
 from apn.losses import Pairs, build_clubs, club_learning_loss, information_pairs, loss_terms
+from apn.models.apn import APN
 from apn.models.build import build_network
+from apn.models.club import own_batch
 from apn.models.teacher import SemanticTeacher
 from apn.optim import club_optimizer, model_optimizer
+from apn.recompute import recompute_bands
 
 Terms = dict[str, Tensor]
 
@@ -53,7 +59,8 @@ def build_trainee(config: Config, *, offline: bool = False) -> Trainee:
     model = build_network(config.model, offline=offline)
     clubs, teacher = nn.ModuleList(), None
     if isinstance(config.model, ModelConfig):
-        clubs = build_clubs(config.loss, config.model.embedding_dim)
+        average = mean_over_processes if config.train.club_negatives == "global" else own_batch
+        clubs = build_clubs(config.loss, config.model.embedding_dim, average)
         if config.loss.semantic_teacher:
             teacher = SemanticTeacher(
                 config.loss.semantic_teacher,
@@ -61,11 +68,22 @@ def build_trainee(config: Config, *, offline: bool = False) -> Trainee:
                 pretrained=config.loss.semantic_teacher_pretrained,
                 seed=config.train.seed,
             )
-    decay, average = config.train.ema_decay, None
+    decay, follower = config.train.ema_decay, None
     if decay is not None:  # batch norm's statistics are averaged too: they belong to the weights
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        follower = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     optimizers = model_optimizer(model, config.train), club_optimizer(clubs, config.train)
-    return Trainee(model, clubs, teacher, *optimizers, average)
+    return Trainee(model, clubs, teacher, *optimizers, follower)
+
+
+def prepare(trainee: Trainee, config: TrainConfig, device_type: str) -> None:
+    """What changes how the network computes in training, not what: batch norm over processes, activations not kept.
+
+    After `build_trainee` and before Fabric's setup; the average is a copy without it.
+    """
+    if config.sync_batchnorm and world_size() > 1:
+        synchronize_batchnorm(trainee.model, device_type)
+    if config.recompute_bands and isinstance(trainee.model, APN):
+        recompute_bands(trainee.model)
 
 
 def club_steps(config: Config) -> int:
@@ -74,11 +92,21 @@ def club_steps(config: Config) -> int:
 
 
 def training_step(
-    fabric: Fabric, trainee: Trainee, batch: Batch, club_batches: Iterator[Batch], config: Config, step: int
+    fabric: Fabric,
+    trainee: Trainee,
+    batch: Batch,
+    club_batches: Iterator[Batch],
+    config: Config,
+    step: int,
+    *,
+    spatial_alone: bool = False,
 ) -> dict[str, float]:
-    """Everything between two batches of the loop. Returns the loss terms by name."""
-    if not isinstance(config.model, ModelConfig):
-        return baseline_step(fabric, trainee, batch, config, step)
+    """Everything between two batches of the loop. Returns the loss terms by name.
+
+    spatial_alone: APN's spatial branch and its classifier learn, the frequency branch and CLUB wait.
+    """
+    if spatial_alone or not isinstance(config.model, ModelConfig):
+        return classification_step(fabric, trainee, batch, config, step)
     terms, pairs = apn_half(fabric, trainee, batch, config, step)
     for _ in range(club_steps(config)):
         if config.train.club_data == "fresh":
@@ -87,11 +115,12 @@ def training_step(
     return terms
 
 
-def baseline_step(fabric: Fabric, trainee: Trainee, batch: Batch, config: Config, step: int) -> dict[str, float]:
-    """A baseline learns by the cross entropy of its logits."""
-    trainee.model.train()
-    terms = {"classification": F.cross_entropy(trainee.model(batch.image).logits.float(), batch.label)}
-    return _descend(fabric, trainee, terms, config, step)
+def classification_step(fabric: Fabric, trainee: Trainee, batch: Batch, config: Config, step: int) -> dict[str, float]:
+    """A baseline, or APN's spatial branch alone, learns by the cross entropy of its logits."""
+    model: Any = trainee.model  # an APN, perhaps in Fabric's wrapping, or a baseline
+    model.train()
+    logits = model.spatial_logits(batch.image) if isinstance(config.model, ModelConfig) else model(batch.image).logits
+    return _descend(fabric, trainee, {"classification": F.cross_entropy(logits.float(), batch.label)}, config, step)
 
 
 def apn_half(
@@ -114,11 +143,12 @@ def club_half(fabric: Fabric, trainee: Trainee, pairs: Pairs, step: int) -> floa
     """2. CLUB learns, APN holds still: it only gave the pairs, without gradient. Returns CLUB's own loss."""
     assert trainee.club_optimizer is not None, "a baseline has no CLUB half"
     loss = club_learning_loss(trainee.clubs, pairs)
-    _require_finite({"club_learning": loss}, step)
+    value = _finite({"club_learning": loss}, step)["club_learning"]
     trainee.club_optimizer.zero_grad()
     fabric.backward(loss)
+    average_gradients(trainee.clubs)  # too small to be worth DDP's wrapping, and frozen half of the time
     trainee.club_optimizer.step()
-    return loss.item()
+    return value
 
 
 @torch.no_grad()
@@ -131,7 +161,7 @@ def fresh_pairs(model: nn.Module, batch: Batch, club_pairs: str) -> Pairs:
 def _descend(fabric: Fabric, trainee: Trainee, terms: Terms, config: Config, step: int) -> dict[str, float]:
     """One step of the network's optimiser down the sum of the terms, which are returned as numbers, with their sum."""
     total = torch.stack(list(terms.values())).sum()
-    _require_finite(terms, step)
+    values = _finite(terms, step)
     trainee.model_optimizer.zero_grad()
     fabric.backward(total)
     if config.train.gradient_clip is not None:
@@ -139,13 +169,16 @@ def _descend(fabric: Fabric, trainee: Trainee, terms: Terms, config: Config, ste
     trainee.model_optimizer.step()
     if trainee.average:
         trainee.average.update_parameters(trainee.model)
-    return {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
+    return {"total": math.fsum(values.values()), **values}
 
 
-def _require_finite(terms: Terms, step: int) -> None:
-    bad = [name for name, term in terms.items() if not torch.isfinite(term)]
-    if bad:
+def _finite(terms: Terms, step: int) -> dict[str, float]:
+    """The terms as numbers, each the mean over all processes, which so find a bad one together."""
+    means = mean_over_processes(torch.stack([term.detach().float() for term in terms.values()]))
+    values = dict(zip(terms, means.tolist(), strict=True))
+    if bad := [name for name, value in values.items() if not math.isfinite(value)]:
         raise NonFiniteLossError(
             f"loss term {', '.join(bad)} is not finite at step {step}: lower train.learning_rate, set "
             "train.gradient_clip, or use train.precision = '32-true'; the last checkpoint is from before this step"
         )
+    return values

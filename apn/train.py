@@ -1,14 +1,13 @@
-"""Training: the loop around the steps of apn/step.py, its data, validation and checkpoints.
+"""Training: the loop around the steps of apn/step.py, in one process or in several (docs/training.md).
 
-Dimensions: B batch, N images.
+Dimensions: N images.
 """
 
-import json
 import math
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, cast
@@ -19,68 +18,28 @@ from lightning_fabric import Fabric, seed_everything
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
-from apn.checkpoint import load_state, load_weights, read_checkpoint_config, read_training, save_checkpoint
-from apn.config import Config, DataConfig, TrainConfig
-from apn.data.dataset import Batch, BatchLoader, evaluation_loader, training_loader
-from apn.data.layouts import parse_spec, read_data
-from apn.data.samples import REAL, Sample, require_both_classes, write_manifest
-from apn.data.sampling import BalancedBatches
-from apn.data.splits import leave_out, read_folds, split_by_group
-from apn.data.transforms import AlignedTransform, TrainTransform
-from apn.data.verify import quarantine
+from apn.checkpoint import read_training
+from apn.config import Config, TrainConfig
+from apn.data.dataset import Batch, BatchLoader
+from apn.distributed import agree, device_type, gather, leave, lost_process_explained, share_buffers, start, world_size
 from apn.metrics import auc, balanced_accuracy, probabilities
+from apn.models.apn import APN
 from apn.models.build import starting_weights
 from apn.optim import model_rate_factor, set_rates
-from apn.step import Trainee, build_trainee, club_steps, training_step
-
-APN_STREAM, CLUB_STREAM = 0, 1  # random streams of the two halves' batches
-EVALUATION_BATCH = 32
-
-
-class Splits(NamedTuple):
-    """train and validation share no split_group; test is the left-out fold, empty without one."""
-
-    train: list[Sample]
-    validation: list[Sample]
-    test: list[Sample]
-    quarantined: list[tuple[Sample, str]]
-
-
-def read_splits(config: DataConfig, seed: int) -> Splits:
-    """The samples of an experiment. Raises ValueError for data that do not hold both classes."""
-    if not config.train:
-        raise ValueError("no training data: set data.train to a folder with real/ and generated/, or to a manifest")
-    samples = read_data(config.train, default_split="train")
-    test: list[Sample] = []
-    if config.leave_out_fold:
-        folds = read_folds(config.folds or parse_spec(config.train).root.parent / "folds.json")
-        if config.leave_out_fold not in folds:
-            raise ValueError(f"no fold {config.leave_out_fold!r}: expected one of {', '.join(folds)}")
-        samples, test = leave_out(samples, *folds[config.leave_out_fold])
-    bad: list[tuple[Sample, str]] = []
-    if config.quarantine:
-        samples, bad = quarantine(samples)
-    train, validation = split_by_group(samples, config.validation, seed) if config.validation else (samples, [])
-    require_both_classes(train)
-    return Splits(train + read_aligned(config.aligned, train), validation, test, bad)
-
-
-def read_aligned(manifests: Iterable[str], photographs: Sequence[Sample]) -> list[Sample]:
-    """Fakes of these photographs, of no other: what is made from held-out pictures stays out.
-
-    Raises ValueError where a manifest lists a fake without saying what it was made from.
-    """
-    known = {str(sample.path) for sample in photographs}
-    fakes = [sample for manifest in manifests for sample in read_data(manifest)]
-    for sample in fakes:
-        if not sample.original or sample.label == REAL:
-            raise ValueError(f"expected fakes with their `original`, as `apn synthesize` lists them: {sample.path}")
-    return [sample for sample in fakes if sample.original in known]
-
-
-# The loop ------------------------------------------------------------------------------------------------------------
+from apn.resume import (
+    RunPoint,
+    checkpoint_of,
+    require_one_data_set,
+    require_same_run,
+    restore,
+    resumable_state,
+    seed_process,
+    training_data_sha256,
+)
+from apn.runfolder import RunFolder
+from apn.step import Trainee, build_trainee, prepare, training_step
+from apn.trainingdata import Splits, read_splits, training_loaders, validation_loader
 
 
 def resolve_precision(precision: str, accelerator: str = "cpu") -> str:
@@ -99,26 +58,34 @@ def resolve_precision(precision: str, accelerator: str = "cpu") -> str:
 def score(model: nn.Module, loader: BatchLoader, device: torch.device | str = "cpu") -> tuple[np.ndarray, np.ndarray]:
     """Logits (N, 2) and labels (N,) of a loader, in its order; the model rests in evaluation mode."""
     model.eval()
-    batches = [(model(batch.image.to(device), irrelevant=False).logits.float().cpu(), batch.label) for batch in loader]
-    logits, labels = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
-    return logits, labels
+    logits, labels = [torch.empty(0, 2)], [torch.empty(0, dtype=torch.int64)]  # a process's part may be empty
+    for batch in loader:
+        logits.append(model(batch.image.to(device), irrelevant=False).logits.float().cpu())
+        labels.append(batch.label)
+    return torch.cat(logits).numpy(), torch.cat(labels).numpy()
 
 
 def validate(model: nn.Module, loader: BatchLoader, device: torch.device | str = "cpu") -> dict[str, float]:
-    """AUC and balanced accuracy at 0.5 on centre crops, both classes re-encoded alike."""
-    logits, labels = score(model, loader, device)
+    """AUC and balanced accuracy at 0.5 on centre crops, both classes re-encoded alike, of all processes' parts."""
+    share_buffers(model)
+    logits, labels = (np.concatenate(parts) for parts in zip(*gather(score(model, loader, device)), strict=True))
     scores = probabilities(logits)
     return {"auc": auc(labels, scores), "balanced_accuracy": balanced_accuracy(labels, scores), "images": len(labels)}
 
 
 @contextmanager
 def _stop_between_steps() -> Iterator[list[int]]:
-    """The first Ctrl-C (or SIGTERM) lets the step finish, so that what is saved resumes exactly."""
+    """The first Ctrl-C (or SIGTERM) lets the step finish, so that what is saved resumes exactly.
+
+    A second one ends a single process at once. Where there are several, both the terminal and torchrun pass a Ctrl-C
+    on, so a second one means nothing; torchrun itself kills what has not ended after 30 seconds.
+    """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        signal.signal(number, signal.default_int_handler)
+        if world_size() == 1:
+            signal.signal(number, signal.default_int_handler)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -126,6 +93,9 @@ def _stop_between_steps() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+# How much of a run is over -------------------------------------------------------------------------------------------
 
 
 def share_done(config: TrainConfig, step: int, seconds: float) -> float:
@@ -164,6 +134,9 @@ class Clock:
         self._began += time.perf_counter() - before
 
 
+# The loop ------------------------------------------------------------------------------------------------------------
+
+
 class TrainResult(NamedTuple):
     """Where the run stopped: step reached, whether a signal ended it early, latest validation metrics."""
 
@@ -183,179 +156,160 @@ def train(
 ) -> TrainResult:
     """Trains into the run folder `out`: last/ and best/ checkpoints, manifests, log.jsonl, TensorBoard events.
 
+    Started by torchrun it is one of several processes that train one network; the first of them writes.
     resume: a checkpoint folder or a run folder; the run goes on as if it had never stopped.
-    Raises ValueError for settings, data or checkpoints that do not fit; NonFiniteLossError when a term diverges.
+    Raises ValueError for settings, data or checkpoints that do not fit; NonFiniteLossError when a term diverges;
+    LostProcessError where another process of the run is gone.
     """
-    console = console or Console(stderr=True)
-    if resume is None and (out / "last").exists():
+    checkpoint = None if resume is None else checkpoint_of(resume)
+    if resume is None and checkpoint_of(out) != out:
         raise ValueError(f"{out} already holds a run: go on with --resume {out}, or choose another --out")
-    fabric = Fabric(accelerator=accelerator, devices=1, precision="32-true")
-    precision = resolve_precision(config.train.precision, fabric.device.type)
-    if precision != "32-true":
-        fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
-    seed_everything(config.train.seed, verbose=False)
-    splits = read_splits(config.data, config.train.seed)
-    trainee = build_trainee(config, offline=resume is not None)
-    start, seconds, best = 0, 0.0, -math.inf
-    metrics: dict[str, float] = {}
-    if resume is not None:
-        start, seconds, metrics, best = _restore(trainee, config, _checkpoint_of(resume))
-    out.mkdir(parents=True, exist_ok=True)
-    for name, samples in zip(("train", "validation", "test"), splits[:3], strict=True):
-        if samples:
-            write_manifest(samples, out / f"{name}.jsonl")
-    _report_data(splits, console)
+    precision = resolve_precision(config.train.precision, device_type(accelerator))
+    fabric = start(accelerator, precision)
+    with lost_process_explained(f"go on from the last checkpoint with --resume {out}"):
+        run = _Run(fabric, config, RunFolder(out, fabric.is_global_zero), checkpoint, console, command, precision)
+        result = run.go()
+    leave()
+    return result
 
-    model, optimizer = fabric.setup(trainee.model, trainee.model_optimizer)
-    learner = trainee._replace(model=model, model_optimizer=optimizer)
-    trainee.clubs.to(fabric.device)
-    for follower in (trainee.teacher, trainee.average):
-        if follower is not None:
-            follower.to(fabric.device)
-    batches, club_batches = (
-        cast(Iterator[Batch], iter(fabric.setup_dataloaders(loader)))
-        for loader in _loaders(config, splits.train, start)
-    )
-    validation = _validation_loader(config, splits.validation)
 
-    def facts(step: int) -> dict[str, Any]:
-        return {
-            "step": step,
-            "metrics": metrics,
-            "best_auc": None if best == -math.inf else best,
-            "seconds": round(clock.seconds, 1),
+class _Run:
+    """A run's parts, made once; `go` is the loop."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        config: Config,
+        folder: RunFolder,
+        checkpoint: Path | None,
+        console: Console | None,
+        command: str,
+        precision: str,
+    ) -> None:
+        self.fabric, self.config, self.folder = fabric, config, folder
+        self.console = (console or Console(stderr=True)) if fabric.is_global_zero else Console(quiet=True)
+        seed_everything(config.train.seed, verbose=False)
+        splits = read_splits(config.data, config.train.seed)
+        data_sha256 = training_data_sha256(splits.train)
+        require_one_data_set(data_sha256)
+        notes = [] if checkpoint is None else require_same_run(checkpoint, config, data_sha256)
+        self.trainee = build_trainee(config, offline=checkpoint is not None)
+        seed_process(config.train.seed)
+        self.learner, self.began = self._place(), RunPoint()
+        if checkpoint is not None:  # once all is on its device, where the optimizers' state goes too
+            self.began = restore(self.trainee, checkpoint, config.train.seed, fabric.device)
+        self.metrics, self.best = self.began.metrics or {}, self.began.best
+        self.folder.write_manifests(splits)
+        self._report(splits, notes)
+        self.batches, self.club_batches = (
+            cast(Iterator[Batch], iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
+            for loader in training_loaders(config, splits.train, self.began.step)
+        )
+        self.validation = validation_loader(config, splits.validation)
+        self.facts: dict[str, Any] = {
             "precision": precision,
             "device": fabric.device.type,
+            "processes": fabric.world_size,
             "backbone_start": starting_weights(config.model),
             "data": {name: len(part) for name, part in splits._asdict().items()},
+            "data_sha256": data_sha256,
             "quarantined": [f"{sample.path}: {reason}" for sample, reason in splits.quarantined],
             "command": command,
             "torch": torch.__version__,
         }
+        self.clock = Clock(config.train, self.began.seconds)
 
-    def save(name: str, step: int, resumable: bool) -> None:
-        state = {
-            "model_optimizer": trainee.model_optimizer.state_dict(),
-            "club_optimizer": trainee.club_optimizer.state_dict() if trainee.club_optimizer else {},
-            "clubs": trainee.clubs.state_dict(),
-            "rng": torch.get_rng_state(),
-            # The checkpoint's own weights are the average's, where there is one.
-            **(
-                {"model": trainee.model.state_dict(), "average": trainee.average.state_dict()}
-                if trainee.average
-                else {}
-            ),
+    def _place(self) -> Trainee:
+        """Everything on its device, the network in Fabric's wrapping."""
+        trainee, device = self.trainee, self.fabric.device
+        prepare(trainee, self.config.train, device.type)
+        model, optimizer = self.fabric.setup(trainee.model, trainee.model_optimizer)
+        if isinstance(trainee.model, APN):
+            model.mark_forward_method("spatial_logits")
+        for other in (trainee.clubs, trainee.teacher, trainee.average):
+            if other is not None:
+                other.to(device)
+        return trainee._replace(model=model, model_optimizer=optimizer)
+
+    def go(self) -> TrainResult:
+        step, device = self.began.step, self.fabric.device
+        with self.folder.open(step), _progress(self.console) as progress, _stop_between_steps() as received:
+            task = progress.add_task("training", total=1, step=step, status="")
+            images = 0
+            share, stop = agree(self.clock.share(step), bool(received), device)
+            while share < 1 and not stop:
+                self._set_rates(step, share)
+                batch = next(self.batches)
+                terms = training_step(
+                    self.fabric,
+                    self.learner,
+                    batch,
+                    self.club_batches,
+                    self.config,
+                    step,
+                    spatial_alone=share < self.config.train.spatial_share,
+                )
+                step += 1
+                share, stop = agree(self.clock.share(step), bool(received), device)
+                images += len(batch.label) * self.fabric.world_size
+                rate = images / (self.clock.seconds - self.began.seconds)
+                progress.update(task, completed=share, step=step, status=_status(terms, rate))
+                with self.clock.stopped():
+                    self._after(step, {**terms, "images_per_second": rate}, share >= 1, stop, progress.console)
+        return TrainResult(step, stop, self.metrics)
+
+    def _set_rates(self, step: int, share: float) -> None:
+        set_rates(self.trainee.model_optimizer, model_rate_factor(self.config.train, step, share))
+        if self.trainee.club_optimizer:
+            set_rates(self.trainee.club_optimizer, 0.1 ** (step // self.config.train.club_schedule_steps))
+
+    def _after(self, step: int, values: dict[str, float], over: bool, stop: bool, console: Console) -> None:
+        """What a step may be followed by: a line of the log, validation, checkpoints."""
+        config = self.config.train
+        if step % config.log_every == 0 or over:
+            self.folder.log(step, values)
+        if self.validation is not None and (step % config.validate_every == 0 or over):
+            self._validate(step, console)
+        if step % config.save_every == 0 or over or stop:
+            self._save("last", step, resumable_state(self.trainee, self.fabric.device))
+
+    def _validate(self, step: int, console: Console) -> None:
+        assert self.validation is not None, "nothing to validate on"
+        # The average is validated in full precision, which is what it will be used in.
+        with nullcontext() if self.trainee.average else self.fabric.autocast():
+            self.metrics = validate(self.trainee.shipped, self.validation, self.fabric.device)
+        self.folder.log(step, {f"validation_{name}": value for name, value in self.metrics.items()})
+        console.print(f"step {step}: validation {_in_words(self.metrics)}")
+        if self.metrics["auc"] > self.best:
+            self.best = self.metrics["auc"]
+            self._save("best", step, None)
+
+    def _save(self, name: str, step: int, state: dict[str, Any] | None) -> None:
+        facts = {
+            "step": step,
+            "metrics": self.metrics,
+            "best_auc": None if self.best == -math.inf else self.best,
+            "seconds": round(self.clock.seconds, 1),
+            **self.facts,
         }
-        save_checkpoint(out / name, trainee.shipped, config, facts(step), state if resumable else None)
+        self.folder.save(name, self.trainee.shipped, self.config, facts, state)
 
-    clock, images, step = Clock(config.train, seconds), 0, start
-    with (
-        SummaryWriter(str(out / "tensorboard")) as board,
-        _progress(console) as progress,
-        _stop_between_steps() as stop,
-    ):
-        task = progress.add_task("training", total=1, step=start, status="")
-        over = clock.share(step) >= 1
-        while not over and not stop:
-            set_rates(trainee.model_optimizer, model_rate_factor(config.train, step, clock.share(step)))
-            if trainee.club_optimizer:
-                set_rates(trainee.club_optimizer, 0.1 ** (step // config.train.club_schedule_steps))
-            batch = next(batches)
-            terms = training_step(fabric, learner, batch, club_batches, config, step)
-            step += 1
-            over = clock.share(step) >= 1
-            images += len(batch.label)
-            rate = images / (clock.seconds - seconds)
-            status = f"loss {terms['total']:.3f}  class {terms.get('classification', 0):.3f}  {rate:.1f} images/s"
-            progress.update(task, completed=clock.share(step), step=step, status=status)
-            with clock.stopped():
-                if step % config.train.log_every == 0 or over:
-                    _log(out, board, step, {**terms, "images_per_second": rate})
-                if validation and (step % config.train.validate_every == 0 or over):
-                    metrics = validate(trainee.shipped if trainee.average else model, validation, fabric.device)
-                    _log(out, board, step, {f"validation_{name}": value for name, value in metrics.items()})
-                    progress.console.print(f"step {step}: validation {_in_words(metrics)}")
-                    if metrics["auc"] > best:
-                        best = metrics["auc"]
-                        save("best", step, resumable=False)
-                if step % config.train.save_every == 0 or over or stop:
-                    save("last", step, resumable=True)
-    return TrainResult(step, bool(stop), metrics)
+    def _report(self, splits: Splits, notes: list[str]) -> None:
+        for name, part in zip(("train", "validation", "left out"), splits[:3], strict=True):
+            generated = sum(sample.label for sample in part)
+            self.console.print(f"{name}: {len(part) - generated} real, {generated} generated")
+        for sample, reason in splits.quarantined:
+            self.console.print(f"quarantined {sample.path}: {reason}", style="yellow")
+        for note in notes:
+            self.console.print(f"resumed with a difference: {note}", style="yellow")
 
 
-def _checkpoint_of(folder: Path) -> Path:
-    return folder / "last" if (folder / "last").is_dir() else folder
-
-
-def _restore(trainee: Trainee, config: Config, folder: Path) -> tuple[int, float, dict[str, float], float]:
-    """Everything that a step depends on: weights, optimisers, CLUB, the random state. Returns where the run was."""
-    saved = read_checkpoint_config(folder)
-    if saved.model != config.model or saved.loss != config.loss:
-        raise ValueError(f"cannot resume {folder}: its [model] and [loss] settings differ from the configuration's")
-    state, training = load_state(folder), read_training(folder)
-    if trainee.average:
-        trainee.model.load_state_dict(state["model"])
-        trainee.average.load_state_dict(state["average"])
-    else:
-        load_weights(trainee.model, folder)
-    trainee.model_optimizer.load_state_dict(state["model_optimizer"])
-    if trainee.club_optimizer:
-        trainee.club_optimizer.load_state_dict(state["club_optimizer"])
-    trainee.clubs.load_state_dict(state["clubs"])
-    torch.set_rng_state(state["rng"])
-    best = training["best_auc"]
-    return training["step"], training["seconds"], training["metrics"], -math.inf if best is None else best
-
-
-def _loaders(config: Config, samples: list[Sample], start: int) -> tuple[BatchLoader, BatchLoader]:
-    """Batches of the network and, in a random stream of their own, of the CLUB half."""
-    settings = config.train
-
-    def loader(stream: int, per_step: int) -> BatchLoader:
-        batches = BalancedBatches(
-            samples,
-            settings.batch_size,
-            settings.steps * per_step,
-            seed=settings.seed,
-            stream=stream,
-            start=start * per_step,
-            balance=config.data.balance,
-            pair_share=config.data.aligned_share,
-        )
-        transform = TrainTransform(config.data.degradations, config.model.image_size)
-        return training_loader(samples, transform, batches, num_workers=config.data.workers if per_step else 0)
-
-    return loader(APN_STREAM, 1), loader(CLUB_STREAM, club_steps(config) if settings.club_data == "fresh" else 0)
-
-
-def _validation_loader(config: Config, samples: list[Sample]) -> BatchLoader | None:
-    """A fixed, evenly spread part of the held-out samples."""
-    if not samples:
-        return None
-    most = min(len(samples), config.data.validation_images)
-    chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, most).round().astype(int)]
-    return evaluation_loader(
-        chosen, AlignedTransform(config.model.image_size), EVALUATION_BATCH, num_workers=config.data.workers
-    )
-
-
-def _report_data(splits: Splits, console: Console) -> None:
-    for name, part in zip(("train", "validation", "left out"), splits[:3], strict=True):
-        generated = sum(sample.label for sample in part)
-        console.print(f"{name}: {len(part) - generated} real, {generated} generated")
-    for sample, reason in splits.quarantined:
-        console.print(f"quarantined {sample.path}: {reason}", style="yellow")
+def _status(terms: dict[str, float], rate: float) -> str:
+    return f"loss {terms['total']:.3f}  class {terms.get('classification', 0):.3f}  {rate:.1f} images/s"
 
 
 def _in_words(metrics: dict[str, float]) -> str:
     return f"AUC {metrics['auc']:.4f}, balanced accuracy {metrics['balanced_accuracy']:.4f}"
-
-
-def _log(out: Path, board: SummaryWriter, step: int, values: dict[str, float]) -> None:
-    with (out / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, **{name: round(value, 6) for name, value in values.items()}}) + "\n")
-    for name, value in values.items():
-        board.add_scalar(name, value, step)
 
 
 def _progress(console: Console) -> Progress:

@@ -17,6 +17,7 @@ from apn.losses import (
     build_clubs,
     classification_loss,
     club_learning_loss,
+    floored,
     information_pairs,
     loss_terms,
     orthogonality_loss,
@@ -160,3 +161,12 @@ def test_information_pairs_and_their_clubs(club_pairs: str, count: int) -> None:
         assert pairs[1] == (output.artifact_spatial, output.irrelevant_spatial)
     total = sum(club.learning_loss(*pair).item() for club, pair in zip(clubs, pairs, strict=True))
     assert club_learning_loss(clubs, pairs).item() == pytest.approx(total)
+
+
+def test_a_bound_below_its_floor_moves_nothing() -> None:
+    bound = torch.tensor([-3.0, 2.0], requires_grad=True)
+    assert floored(bound, None) is bound
+    floored(bound, 0.0).sum().backward()
+    assert floored(bound, 0.0).tolist() == [0.0, 2.0]
+    assert bound.grad is not None
+    assert bound.grad.tolist() == [0.0, 1.0]

@@ -60,11 +60,11 @@ class Filled:
         self.stop_in_step, self.stop_in_table = 19, 0  # steps and tables, counted from here on
         step, score = apn.train.training_step, apn.runs.score_samples
 
-        def training_step(*arguments: Any) -> Any:
+        def training_step(*arguments: Any, **options: Any) -> Any:
             self.trained.append(arguments[-1])
             if len(self.trained) == self.stop_in_step:
                 signal.raise_signal(signal.SIGINT)
-            return step(*arguments)
+            return step(*arguments, **options)
 
         def score_samples(*arguments: Any) -> Any:
             self.scored.append(arguments[3].relative_to(out / "scores"))

@@ -1,7 +1,5 @@
 """Training: it learns, repeats itself, resumes exactly, stops with a reason; its halves leave each other alone."""
 
-import io
-import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,73 +9,28 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from PIL import Image
-from rich.console import Console
 from safetensors.torch import load_file
-from scipy.ndimage import gaussian_filter
-from tiny import noise, tiny_config
+from tiny import noise
 from torch import nn
+from toy import logged, make_toy, run, toy_config
 
 import apn.losses
 import apn.step
 import apn.train
 from apn.checkpoint import load_model, load_state, read_training
-from apn.config import Config, DataConfig, DegradationConfig, LossConfig, ModelConfig, TrainConfig
+from apn.config import Config, DataConfig, ModelConfig, TrainConfig
 from apn.data.dataset import Batch
 from apn.data.samples import read_samples, write_manifest
 from apn.losses import information_pairs
 from apn.models.apn import APN
 from apn.optim import club_optimizer, model_optimizer, model_rate_factor, set_rates
-from apn.step import NonFiniteLossError, Trainee, apn_half, build_trainee, club_half, fresh_pairs
-from apn.train import Clock, TrainResult, is_finished, read_splits, resolve_precision, train
+from apn.step import NonFiniteLossError, Trainee, apn_half, build_trainee, club_half, fresh_pairs, training_step
+from apn.train import Clock, TrainResult, is_finished, read_splits, resolve_precision
 
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Smooth noise as photographs; as generated images the same with a faint grid of period 2, as up-sampling leaves.
-
-    `split_group` pairs images two by two within a class.
-    """
-    folder = tmp_path_factory.mktemp("toy")
-    grid = 14 * (-1.0) ** np.add.outer(np.arange(80), np.arange(80))[..., None]
-    for i in range(80):
-        rng, label = np.random.default_rng(i), i % 2
-        smooth = gaussian_filter(rng.normal(0, 1, (80, 80, 3)), (3, 3, 0))
-        pixels = 128 + 150 * smooth + rng.normal(0, 4, smooth.shape) + label * grid
-        path = folder / ("generated" if label else "real") / f"{i:02}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
-    samples = [sample._replace(split_group=f"pair {int(sample.path.stem) // 4}") for sample in read_samples(folder)]
-    write_manifest(samples, folder / "manifest.jsonl")
-    return folder
-
-
-def toy_config(toy: Path, *, model: dict[str, Any] | None = None, **changes: Any) -> Config:
-    settings: dict[str, Any] = {
-        "steps": 6,
-        "batch_size": 4,
-        "learning_rate": 2e-3,
-        "club_steps": 1,
-        "warmup_steps": 2,
-        "precision": "32-true",
-        "log_every": 1,
-    }
-    return Config(
-        name="toy",
-        model=tiny_config(bands="straight-through", band_rows="symmetric", **model or {}),
-        loss=LossConfig(artifact_agreement=0.05, irrelevant_agreement=0.05, information=0.1),
-        data=DataConfig(train=str(toy), validation=0.25, workers=0, degradations=DegradationConfig(codec_last="none")),
-        train=TrainConfig(**settings | changes),
-    )
-
-
-def run(config: Config, out: Path, **options: Any) -> TrainResult:
-    return train(config, out, accelerator="cpu", console=Console(file=io.StringIO()), **options)
-
-
-def logged(out: Path, name: str) -> list[float]:
-    rows = map(json.loads, (out / "log.jsonl").read_text().splitlines())
-    return [row[name] for row in rows if name in row]
+    return make_toy(tmp_path_factory.mktemp("toy"))
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -230,10 +183,10 @@ def test_a_run_ends_with_its_minutes_and_its_cosine_with_it(
     monkeypatch.setattr("apn.train.time.perf_counter", time)
     step = apn.train.training_step
 
-    def thirty_seconds(*arguments: Any) -> Any:
+    def thirty_seconds(*arguments: Any, **options: Any) -> Any:
         time.now += 30
         rates.append(arguments[1].model_optimizer.param_groups[0]["lr"])
-        return step(*arguments)
+        return step(*arguments, **options)
 
     monkeypatch.setattr(apn.train, "training_step", thirty_seconds)
     config = toy_config(toy, steps=1000, minutes=2, schedule="cosine", warmup_steps=0, learning_rate=1e-3)
@@ -252,9 +205,9 @@ def test_minutes_are_resumed_too(toy: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("apn.train.time.perf_counter", time)
     step = apn.train.training_step
 
-    def half_a_minute(*arguments: Any) -> Any:
+    def half_a_minute(*arguments: Any, **options: Any) -> Any:
         time.now += 30
-        return step(*arguments)
+        return step(*arguments, **options)
 
     monkeypatch.setattr(apn.train, "training_step", half_a_minute)
     config = toy_config(toy, steps=1000, minutes=2)
@@ -313,6 +266,24 @@ def test_the_club_half_moves_club_and_not_the_network(halves: Halves) -> None:
         assert (parameter.grad is None) == (before is None)
         assert before is None or torch.equal(parameter.grad, before)
     assert changed(trainee.clubs, act) == set(trainee.clubs.state_dict())
+
+
+def test_the_spatial_branch_learns_alone_for_its_share_of_the_run(toy: Path, tmp_path: Path) -> None:
+    run(toy_config(toy, steps=4, spatial_share=0.5), tmp_path / "run")
+    assert len(logged(tmp_path / "run", "classification")) == 4
+    assert len(logged(tmp_path / "run", "information")) == len(logged(tmp_path / "run", "club_learning")) == 2
+
+
+def test_while_the_spatial_branch_learns_alone_nothing_else_moves(halves: Halves) -> None:
+    fabric, trainee, config, batch = halves
+    trainee.model.mark_forward_method("spatial_logits")  # type: ignore[operator]
+
+    def act() -> None:
+        training_step(fabric, trainee, batch, iter(()), config, 0, spatial_alone=True)
+
+    assert changed(trainee.clubs, act) == set()
+    moved = changed(trainee.model, act)
+    assert {name.removeprefix("module.").split(".")[0] for name in moved} == {"spatial", "classifier"}
 
 
 def test_fresh_pairs_come_from_the_resting_network(halves: Halves) -> None:

@@ -79,7 +79,7 @@ def test_resumed_after_ctrl_c_equals_never_stopped_bit_for_bit(
     """Gram-Net tosses coins: it has dropout."""
     config = toy_config(toy, "gramnet", steps=4)
     run(config, tmp_path / "whole")
-    step = apn.step.baseline_step
+    step = apn.step.classification_step
 
     def interrupted(*arguments: Any) -> Any:
         if arguments[-1] == 1:
@@ -87,7 +87,7 @@ def test_resumed_after_ctrl_c_equals_never_stopped_bit_for_bit(
         return step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(apn.step, "baseline_step", interrupted)
+        patch.setattr(apn.step, "classification_step", interrupted)
         assert run(config, tmp_path / "parts").step == 2
     run(config, tmp_path / "parts", resume=tmp_path / "parts")
     weights, expected = (load_file(tmp_path / name / "last/model.safetensors") for name in ("parts", "whole"))

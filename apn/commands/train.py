@@ -17,18 +17,23 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Run or checkpoint folder to go on from.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to train.")] = "auto",
 ) -> None:
-    """Train a network: APN and CLUB in turns.
+    """Train APN (its network and CLUB in turns) or a baseline.
 
-    Ctrl-C saves and stops; --resume goes on as if it had never stopped.
+    Ctrl-C saves and stops; --resume goes on as if it had never stopped. On several GPUs:
+    torchrun --nproc-per-node N -m apn train ...
     """
     from apn.config import read_config
+    from apn.distributed import launched_rank
     from apn.train import train as run
 
     settings = read_config(config, tuple(overrides or ()))
     folder = out or (resume if resume is not None and (resume / "last").is_dir() else Path("runs") / settings.name)
     command = "apn " + " ".join(sys.argv[1:])
     result = run(settings, folder, resume=resume, accelerator=device, command=command)
+    first = launched_rank() == 0  # of several processes one speaks
     if result.interrupted:
-        typer.echo(f"stopped after step {result.step}; go on with: apn train {config} --resume {folder}", err=True)
+        if first:
+            typer.echo(f"stopped after step {result.step}; go on with: apn train {config} --resume {folder}", err=True)
         sys.exit(130)
-    typer.echo(f"trained {result.step} steps: {folder / 'last'}  {json.dumps(result.metrics)}")
+    if first:
+        typer.echo(f"trained {result.step} steps: {folder / 'last'}  {json.dumps(result.metrics)}")

@@ -3,6 +3,7 @@
 Dimensions: B batch, S side of a crop. Labels: 0 real, 1 generated.
 """
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -60,11 +61,12 @@ def collate(items: Sequence[Item]) -> Batch:
 class BatchLoader(DataLoader[Item]):
     """A DataLoader that yields `Batch`, whose workers send uint8: a quarter of the shared memory of float32.
 
-    It takes no number from torch's global generator, so that iterating it anew leaves a resumed run the same run.
+    It takes no number from torch's global generator, so that iterating it anew leaves a resumed run the same run. Its
+    workers leave Ctrl-C, which reaches them too, to the trainer: it may need one more batch to end its step.
     """
 
     def __init__(self, dataset: ImageDataset, **options: Any) -> None:
-        super().__init__(dataset, generator=torch.Generator(), **options)
+        super().__init__(dataset, generator=torch.Generator(), worker_init_fn=_ignore_ctrl_c, **options)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         return map(_to_float, super().__iter__())
@@ -86,6 +88,10 @@ def evaluation_loader(
     return BatchLoader(
         ImageDataset(samples, transform), batch_size=batch_size, collate_fn=_stack, num_workers=num_workers
     )
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _pixels(sample: Sample) -> Pixels:

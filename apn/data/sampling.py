@@ -11,6 +11,7 @@ seed, so that a transform cuts and degrades both alike. Such fakes come in pairs
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -36,7 +37,9 @@ class Draw(NamedTuple):
 class BalancedBatches(Sampler[list[Draw]]):
     """A batch sampler: yields the draws of steps `start` .. `steps` - 1, and the same ones each time it is iterated.
 
-    `batch_size` counts the batch over all `world_size` processes; each rank yields its own consecutive part of it.
+    `batch_size` counts the batch over all `world_size` processes. Each rank yields its own part of it: consecutive
+    pairs, and consecutive places of the rest, so that every part is as mixed as the whole. A step's batch is the same
+    for any `world_size`.
     `stream` tells apart batches of the same run that serve different ends (an APN step, a CLUB step).
     `balance`: "generator" half real and half generated, evenly over real sources and over generators;
     "root" the same, but by the square root of their sizes, so that three images are not seen as often as 300;
@@ -68,6 +71,11 @@ class BalancedBatches(Sampler[list[Draw]]):
         self.batch_size, self.steps, self.start = batch_size, steps, start
         self.seed, self.stream, self.rank, self.world_size = seed, stream, rank, world_size
         self.pairs = round(batch_size * pair_share / 2)  # in a batch
+        part, most = batch_size // world_size, 2 * math.ceil(self.pairs / world_size)
+        if most > part:
+            raise ValueError(
+                f"expected parts of a batch that hold {most} places for pairs, found {part}: no pair is divided"
+            )
         self._classes = _classes(samples, balance)
         self._pairs = _aligned_pairs(samples, balance) if self.pairs else []
         self._permutations: dict[tuple[int, ...], tuple[int, np.ndarray]] = {}
@@ -80,14 +88,19 @@ class BalancedBatches(Sampler[list[Draw]]):
 
     def batch(self, step: int) -> list[Draw]:
         """This rank's draws of one step: batch_size / world_size of them."""
-        share = self.batch_size // self.world_size
-        return [self._place(step, place) for place in range(self.rank * share, (self.rank + 1) * share)]
+        first_pair, end_pair = self._pairs_before(self.rank), self._pairs_before(self.rank + 1)
+        first, end = self._others_before(self.rank), self._others_before(self.rank + 1)
+        paired = [self._draw_pair(step * self.pairs + place) for place in range(first_pair, end_pair)]
+        others = step * (self.batch_size - 2 * self.pairs)
+        return [*chain.from_iterable(paired), *(self._draw(others + place) for place in range(first, end))]
 
-    def _place(self, step: int, place: int) -> Draw:
-        """What stands at one place of a step's batch: first the pairs, photograph and fake in turn, then the others."""
-        if place < 2 * self.pairs:
-            return self._draw_pair(step * self.pairs + place // 2)[place % 2]
-        return self._draw(step * (self.batch_size - 2 * self.pairs) + place - 2 * self.pairs)
+    def _pairs_before(self, rank: int) -> int:
+        """Pairs of a batch that go to lower ranks."""
+        return self.pairs * rank // self.world_size
+
+    def _others_before(self, rank: int) -> int:
+        """The others that do: whatever fills up equal parts."""
+        return self.batch_size // self.world_size * rank - 2 * self._pairs_before(rank)
 
     def _draw_pair(self, number: int) -> tuple[Draw, Draw]:
         turn, place = divmod(number, len(self._pairs))

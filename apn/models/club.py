@@ -4,15 +4,27 @@ Source: Cheng et al., "CLUB: a contrastive log-ratio upper bound of mutual infor
 Dimensions: B batch, D embedding size, h hidden size.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 
-class CLUB(nn.Module):
-    """q(irrelevant | artifact) = Gaussian with learnt mean and variance; both sides (B, D)."""
+def own_batch(moment: Tensor) -> Tensor:
+    """The batch's own moment."""
+    return moment
 
-    def __init__(self, dim: int, hidden: int = 256) -> None:
+
+class CLUB(nn.Module):
+    """q(irrelevant | artifact) = Gaussian with learnt mean and variance; both sides (B, D).
+
+    average: makes a moment (D,) of the irrelevant embeddings the mean over all processes that share a global batch,
+    differentiable; the negatives are then that whole batch. Without it they are the batch that is given.
+    """
+
+    def __init__(self, dim: int, hidden: int = 256, average: Callable[[Tensor], Tensor] = own_batch) -> None:
         super().__init__()
+        self._average = average
         self.mean = nn.Sequential(nn.Linear(dim, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, dim))
         self.log_variance = nn.Sequential(
             nn.Linear(dim, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, dim), nn.Tanh()
@@ -27,7 +39,8 @@ class CLUB(nn.Module):
         with torch.autocast(artifact.device.type, enabled=False):
             artifact, irrelevant = artifact.float(), irrelevant.float()
             mean, precision = self.mean(artifact), torch.exp(-self.log_variance(artifact))  # (B, D)
-            variance, centre = torch.var_mean(irrelevant, dim=0, correction=0)
+            centre = self._average(irrelevant.mean(dim=0))  # (D,)
+            variance = self._average((irrelevant - centre).square().mean(dim=0))  # (D,)
             negative = variance + (centre - mean) ** 2  # (B, D)
             positive = (irrelevant - mean) ** 2
             return ((negative - positive) / 2 * precision).sum(dim=1).mean()

@@ -1,6 +1,9 @@
 """Files to batches: values, order, the same for any number of workers, and nothing skipped silently."""
 
 import gc
+import multiprocessing
+import os
+import signal
 from itertools import chain
 from pathlib import Path
 
@@ -50,6 +53,19 @@ def test_a_draws_seed_decides_the_augmentation(samples: list[Sample]) -> None:
     first, again, other = (dataset[Draw(3, seed)].pixels for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_ctrl_c_does_not_take_the_worker_from_a_step_that_ends(samples: list[Sample]) -> None:
+    """The terminal sends it to all processes; the trainer decides."""
+    batches = BalancedBatches(samples, 4, 40, seed=0)
+    loaded = iter(training_loader(samples, TRAIN, batches, num_workers=1))
+    expected = list(training_loader(samples, TRAIN, batches))
+    found = [next(loaded)]
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGINT)
+    found.extend(loaded)
+    assert_same(found, expected)
 
 
 def test_collate_gives_rgb_planes_from_zero_to_one() -> None:

@@ -151,10 +151,32 @@ def test_without_pairs_their_fakes_are_not_drawn_at_all() -> None:
     assert indices(BalancedBatches(PAIRED, 8, 30, seed=3)) == indices(BalancedBatches(SAMPLES, 8, 30, seed=3))
 
 
-def test_ranks_cut_a_batch_of_pairs_in_consecutive_parts() -> None:
-    whole = list(BalancedBatches(PAIRED, 12, 5, seed=0, pair_share=0.5))
-    ranks = [BalancedBatches(PAIRED, 12, 5, seed=0, pair_share=0.5, rank=r, world_size=2) for r in (0, 1)]
-    assert [a + b for a, b in zip(*ranks, strict=True)] == whole
+@given(st.integers(1, 4), st.integers(1, 6), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 2**40))
+def test_ranks_share_a_batch_without_loss_or_repetition_and_divide_no_pair(
+    world_size: int, part: int, pair_share: float, seed: int
+) -> None:
+    size = 2 * part * world_size  # of even parts, so that any number of pairs fits
+    whole = BalancedBatches(PAIRED, size, 4, seed=seed, pair_share=pair_share)
+    ranks = [
+        BalancedBatches(PAIRED, size, 4, seed=seed, pair_share=pair_share, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    for step in range(4):
+        parts = [rank.batch(step) for rank in ranks]
+        assert [len(draws) for draws in parts] == [2 * part] * world_size
+        assert Counter(chain.from_iterable(parts)) == Counter(whole.batch(step))
+        paired = [sum(bool(PAIRED[draw.index].original) for draw in draws) for draws in parts]
+        assert sum(paired) == whole.pairs
+        assert max(paired) - min(paired) <= 1  # each part is as mixed as the whole
+        for draws in parts:  # a fake stands beside its photograph
+            for place, draw in enumerate(draws):
+                original = PAIRED[draw.index].original
+                assert not original or str(PAIRED[draws[place - 1].index].path) == original
+
+
+def test_parts_that_hold_no_whole_pair_are_refused() -> None:
+    with pytest.raises(ValueError, match="parts of a batch that hold 4 places for pairs, found 3"):
+        BalancedBatches(PAIRED, 6, 1, seed=0, pair_share=1, world_size=2)
 
 
 def test_pairs_need_fakes_with_their_original() -> None:

@@ -1,0 +1,149 @@
+"""Going on with a run: everything that a step depends on comes from its checkpoint, in one process or in several."""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from apn.checkpoint import load_state, load_weights, read_checkpoint_config, read_training, recover
+from apn.config import Config, Settings
+from apn.data.samples import Sample
+from apn.distributed import gather, rank
+from apn.step import Trainee
+
+# What the batches of a step follow from; with another one a resumed run would be neither the old run nor a new one.
+BATCHES = ("train.seed", "train.batch_size", "data.balance", "data.aligned_share")
+# What may change without a word: it does not touch what is learnt, or is there to be changed (the data are compared).
+FREE = (
+    *("train.steps", "train.minutes", "train.precision", "train.recompute_bands", "train.log_every"),
+    *("train.save_every", "train.validate_every", "data.train", "data.folds", "data.aligned", "data.workers"),
+)
+
+
+class RunPoint(NamedTuple):
+    """Where a run stands: steps done, seconds of training, latest validation metrics, best AUC so far."""
+
+    step: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, float] | None = None
+    best: float = -math.inf
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """The checkpoint of a run folder, or the folder itself."""
+    recover(folder / "last")
+    return folder / "last" if (folder / "last").is_dir() else folder
+
+
+def training_data_sha256(samples: Sequence[Sample]) -> str:
+    """SHA-256 of what a run trains on: paths below their common folder, labels and origins, in order.
+
+    The same data at another place have the same sum. Files are not opened.
+    """
+    paths = [os.path.abspath(sample.path) for sample in samples]
+    folder = os.path.commonpath({os.path.dirname(path) for path in paths})
+    digest = hashlib.sha256()
+    for path, sample in zip(paths, samples, strict=True):
+        original = os.path.abspath(sample.original).removeprefix(folder) if sample.original else ""
+        row = (path.removeprefix(folder), original, str(sample.label), sample.generator, sample.source)
+        digest.update("\0".join(row).encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()
+
+
+def require_one_data_set(sha256: str) -> None:
+    """ValueError unless all processes train on the same samples."""
+    if len(sums := dict(enumerate(gather(sha256)))) > 1 and len(set(sums.values())) > 1:
+        raise ValueError(f"expected the same training data in every process, found these SHA-256 by rank: {sums}")
+
+
+def require_same_run(folder: Path, config: Config, data_sha256: str) -> list[str]:
+    """Compares the settings and data of a checkpoint with those that it is to go on with.
+
+    Returns what else differs, one line a setting. Raises ValueError where the run would not be the same one.
+    """
+    saved = read_checkpoint_config(folder)
+    if saved.model != config.model or saved.loss != config.loss:
+        raise ValueError(f"cannot resume {folder}: its [model] and [loss] settings differ from the configuration's")
+    changes = dict(_changes(saved, config))
+    refused = [f"{name} {changes[name]}" for name in BATCHES if name in changes]
+    trained_on = read_training(folder).get("data_sha256")
+    if trained_on not in (None, data_sha256):
+        refused.append(f"the training data (SHA-256 of their list {trained_on[:12]}, now {data_sha256[:12]})")
+    if refused:
+        raise ValueError(
+            f"cannot resume {folder} with other batches than it began with: {'; '.join(refused)}. "
+            "Set them back, or start a new run in another --out"
+        )
+    notes = [f"{name} {change}" for name, change in changes.items() if name not in FREE]
+    if trained_on is None:
+        notes.append("its training data cannot be compared: it was saved before checkpoints said what they are")
+    return notes
+
+
+def _changes(saved: Config, config: Config) -> Iterator[tuple[str, str]]:
+    for section in ("data", "train"):
+        before, now = getattr(saved, section), getattr(config, section)
+        assert isinstance(before, Settings), section
+        for name, value in before:
+            if value != getattr(now, name):
+                yield f"{section}.{name}", f"was {value!r} and is {getattr(now, name)!r}"
+
+
+def restore(trainee: Trainee, folder: Path, seed: int, device: torch.device) -> RunPoint:
+    """Weights, optimisers, CLUB and this process's random numbers from a checkpoint. Returns where its run was."""
+    state, training = load_state(folder), read_training(folder)
+    if trainee.average:
+        trainee.model.load_state_dict(state["model"])
+        trainee.average.load_state_dict(state["average"])
+    else:
+        load_weights(trainee.model, folder)
+    trainee.model_optimizer.load_state_dict(state["model_optimizer"])
+    if trainee.club_optimizer:
+        trainee.club_optimizer.load_state_dict(state["club_optimizer"])
+    trainee.clubs.load_state_dict(state["clubs"])
+    _restore_random(state["rng"], seed, training["step"], device)
+    best = training["best_auc"]
+    return RunPoint(training["step"], training["seconds"], training["metrics"], -math.inf if best is None else best)
+
+
+def resumable_state(trainee: Trainee, device: torch.device) -> dict[str, Any]:
+    """What `restore` needs beside the weights. All processes call it: each one's random numbers are in it."""
+    state: dict[str, Any] = {
+        "model_optimizer": trainee.model_optimizer.state_dict(),
+        "club_optimizer": trainee.club_optimizer.state_dict() if trainee.club_optimizer else {},
+        "clubs": trainee.clubs.state_dict(),
+        "rng": gather(_random_state(device)),
+    }
+    if trainee.average:  # the checkpoint's own weights are the average's then
+        state |= {"model": trainee.model.state_dict(), "average": trainee.average.state_dict()}
+    return state
+
+
+# Random numbers of the network (dropout, drop path); those of the data are a function of the step. --------------------
+
+
+def seed_process(seed: int, step: int = 0) -> None:
+    """Gives every process but the first random numbers of its own; the first goes on as a single one would."""
+    if rank():
+        torch.manual_seed(int(np.random.SeedSequence((seed, rank(), step)).generate_state(1, np.uint64)[0]))
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _restore_random(saved: Any, seed: int, step: int, device: torch.device) -> None:
+    """saved: a state for each process that there was, or the one of an older checkpoint."""
+    states: list[dict[str, torch.Tensor]] = saved if isinstance(saved, list) else [{"cpu": saved}]
+    if rank() >= len(states):
+        seed_process(seed, step)
+        return
+    torch.set_rng_state(states[rank()]["cpu"])
+    if device.type == "cuda" and "cuda" in states[rank()]:
+        torch.cuda.set_rng_state(states[rank()]["cuda"], device)

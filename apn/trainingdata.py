@@ -1,0 +1,98 @@
+"""The data of a training run: which samples train, which validate, and the loaders of each process's part."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from apn.config import Config, DataConfig
+from apn.data.dataset import BatchLoader, evaluation_loader, training_loader
+from apn.data.layouts import parse_spec, read_data
+from apn.data.samples import REAL, Sample, require_both_classes
+from apn.data.sampling import BalancedBatches
+from apn.data.splits import leave_out, read_folds, split_by_group
+from apn.data.transforms import AlignedTransform, TrainTransform
+from apn.data.verify import quarantine
+from apn.distributed import rank, world_size
+from apn.step import club_steps
+
+APN_STREAM, CLUB_STREAM = 0, 1  # random streams of the two halves' batches
+EVALUATION_BATCH = 32
+
+
+class Splits(NamedTuple):
+    """train and validation share no split_group; test is the left-out fold, empty without one."""
+
+    train: list[Sample]
+    validation: list[Sample]
+    test: list[Sample]
+    quarantined: list[tuple[Sample, str]]
+
+
+def read_splits(config: DataConfig, seed: int) -> Splits:
+    """The samples of an experiment. Raises ValueError for data that do not hold both classes."""
+    if not config.train:
+        raise ValueError("no training data: set data.train to a folder with real/ and generated/, or to a manifest")
+    samples = read_data(config.train, default_split="train")
+    test: list[Sample] = []
+    if config.leave_out_fold:
+        folds = read_folds(config.folds or parse_spec(config.train).root.parent / "folds.json")
+        if config.leave_out_fold not in folds:
+            raise ValueError(f"no fold {config.leave_out_fold!r}: expected one of {', '.join(folds)}")
+        samples, test = leave_out(samples, *folds[config.leave_out_fold])
+    bad: list[tuple[Sample, str]] = []
+    if config.quarantine:
+        samples, bad = quarantine(samples)
+    train, validation = split_by_group(samples, config.validation, seed) if config.validation else (samples, [])
+    require_both_classes(train)
+    return Splits(train + read_aligned(config.aligned, train), validation, test, bad)
+
+
+def read_aligned(manifests: Iterable[str], photographs: Sequence[Sample]) -> list[Sample]:
+    """Fakes of these photographs, of no other: what is made from held-out pictures stays out.
+
+    Raises ValueError where a manifest lists a fake without saying what it was made from.
+    """
+    known = {str(sample.path) for sample in photographs}
+    fakes = [sample for manifest in manifests for sample in read_data(manifest)]
+    for sample in fakes:
+        if not sample.original or sample.label == REAL:
+            raise ValueError(f"expected fakes with their `original`, as `apn synthesize` lists them: {sample.path}")
+    return [sample for sample in fakes if sample.original in known]
+
+
+def training_loaders(config: Config, samples: Sequence[Sample], start: int) -> tuple[BatchLoader, BatchLoader]:
+    """This process's part of the network's batches and, in a random stream of their own, of the CLUB half's."""
+    settings = config.train
+
+    def loader(stream: int, per_step: int) -> BatchLoader:
+        batches = BalancedBatches(
+            samples,
+            settings.batch_size,
+            settings.steps * per_step,
+            seed=settings.seed,
+            stream=stream,
+            start=start * per_step,
+            rank=rank(),
+            world_size=world_size(),
+            balance=config.data.balance,
+            pair_share=config.data.aligned_share,
+        )
+        transform = TrainTransform(config.data.degradations, config.model.image_size)
+        return training_loader(samples, transform, batches, num_workers=config.data.workers if per_step else 0)
+
+    return loader(APN_STREAM, 1), loader(CLUB_STREAM, club_steps(config) if settings.club_data == "fresh" else 0)
+
+
+def validation_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader | None:
+    """This process's part of a fixed, evenly spread part of the held-out samples; None where there are none."""
+    if not samples:
+        return None
+    most = min(len(samples), config.data.validation_images)
+    chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, most).round().astype(int)]
+    return evaluation_loader(
+        chosen[rank() :: world_size()],
+        AlignedTransform(config.model.image_size),
+        EVALUATION_BATCH,
+        num_workers=config.data.workers,
+    )
