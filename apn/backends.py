@@ -129,6 +129,7 @@ def torch_backend(folder: Path, device: Device = "cpu") -> Backend:
         import torch
 
         from apn.checkpoint import load_model
+        from apn.models.apn import APN
     except ImportError as error:
         raise ValueError(
             f"the torch backend needs PyTorch ({error.name} is missing): pip install 'apn[torch]'"
@@ -139,10 +140,11 @@ def torch_backend(folder: Path, device: Device = "cpu") -> Backend:
             f"PyTorch has no device {device!r} here: expected one of {[d for d, has in available.items() if has]}"
         )
     model = load_model(folder, device=device)
+    network = model.detect_only() if isinstance(model, APN) else lambda image: model(image, irrelevant=False).logits
 
     @torch.inference_mode()
     def logits(crops: np.ndarray) -> np.ndarray:
         image = torch.from_numpy(to_input(crops)).to(device)
-        return model(image, irrelevant=False).logits.float().cpu().numpy()
+        return network(image).float().cpu().numpy()
 
     return logits

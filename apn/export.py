@@ -22,8 +22,10 @@ from apn.checkpoint import load_model, read_checkpoint_config
 from apn.crops import center_crop
 from apn.image import find_images, load_image
 from apn.metrics import probabilities
+from apn.models.apn import APN
 from apn.models.baselines import Baseline
 from apn.models.build import Network
+from apn.models.detect import DetectOnly
 from apn.models.fourier import FFT, MatrixDFT
 
 DEMO_IMAGES = Path(__file__).parent.parent / "demo" / "images"  # in a checkout
@@ -55,12 +57,14 @@ class InferenceGraph(nn.Module):
         super().__init__()
         if isinstance(model, Baseline) and model.not_exported:
             raise ValueError(f"no graph of {type(model).__name__}: {model.not_exported}")
-        self.model = model.eval()
+        self.model = DetectOnly(model, plain=True) if isinstance(model, APN) else model.eval()
         for name, part in list(self.model.named_modules()):
             if isinstance(part, FFT):
                 self.model.set_submodule(name, MatrixDFT(part.height, part.width))
 
     def forward(self, image: Tensor) -> Tensor:
+        if isinstance(self.model, DetectOnly):
+            return self.model.together(image)
         return self.model(image, irrelevant=False).logits
 
 
@@ -115,15 +119,30 @@ def write_onnx(graph: InferenceGraph, path: Path) -> None:
     """One self-contained file, with a free batch size."""
     size = graph.model.config.image_size
     example = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    free = {"image": {0: torch.export.Dim("batch", min=1, max=4096)}}
+    write_module(graph, path, {"image": example}, "logits", dynamic_shapes=free)
+
+
+def write_module(
+    module: nn.Module,
+    path: Path,
+    examples: dict[str, Tensor],
+    output: str,
+    dynamic_shapes: dict[str, dict[int, torch.export.Dim]] | None = None,
+) -> None:
+    """One self-contained ONNX file. examples: one for each input, by the name of forward's argument.
+
+    dynamic_shapes: the axes that are free, as torch.export takes them; all others have the examples' length.
+    """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
         torch.onnx.export(
-            graph.eval(),
-            (example,),
+            module.eval(),
+            tuple(examples.values()),
             path,
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1, max=4096)}},
+            input_names=list(examples),
+            output_names=[output],
+            dynamic_shapes=dynamic_shapes,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,

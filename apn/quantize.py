@@ -44,8 +44,6 @@ def quantize(checkpoint: Path, out: Path, data: str, *, range_images: int = 100,
     data: labelled images as `read_data` takes them; `range_images` of them set the activation ranges, the rest
     measure. The Fourier matrices and the band proposers stay in float32: rounding there would move whole bands.
     """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
     samples = read_data(data)
     require_both_classes(samples)
     order = np.random.default_rng(seed).permutation(len(samples))
@@ -55,31 +53,38 @@ def quantize(checkpoint: Path, out: Path, data: str, *, range_images: int = 100,
     crops = np.stack([center_crop(load_image(samples[i].path).pixels, size) for i in order])
     labels = np.array([samples[i].label for i in order[range_images:]])
 
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / ONNX_FILE
+        write_onnx(InferenceGraph(load_model(checkpoint)), graph)
+        write_int8(graph, out, crops[:range_images])
+        scores, scores_int8 = (_in_batches(onnx_backend(path), crops[range_images:]) for path in (graph, out))
+        sizes = graph.stat().st_size, out.stat().st_size
+    agreement = float(((scores >= 0.5) == (scores_int8 >= 0.5)).mean())
+    return Quantization(len(labels), auc(labels, scores), auc(labels, scores_int8), agreement, *sizes)
+
+
+def write_int8(graph: Path, out: Path, crops: np.ndarray) -> None:
+    """An int8 graph of an exported one. crops: (N, S, S, 3) uint8, which set the ranges of the activations."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._crops = iter(crops[:range_images])
+            self._crops = iter(crops)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             crop = next(self._crops, None)
             return None if crop is None else {"image": to_input(crop[None])}
 
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder) / ONNX_FILE
-        write_onnx(InferenceGraph(load_model(checkpoint)), graph)
-        quantize_static(
-            graph,
-            out,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=_float_nodes(graph),
-        )
-        scores, scores_int8 = (_in_batches(onnx_backend(path), crops[range_images:]) for path in (graph, out))
-        sizes = graph.stat().st_size, out.stat().st_size
-    agreement = float(((scores >= 0.5) == (scores_int8 >= 0.5)).mean())
-    return Quantization(len(labels), auc(labels, scores), auc(labels, scores_int8), agreement, *sizes)
+    quantize_static(
+        graph,
+        out,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=_float_nodes(graph),
+    )
 
 
 def _float_nodes(graph: Path) -> list[str]:

@@ -6,10 +6,12 @@ Dimensions: B batch, H x W pixels, K bands, D embedding size. Labels: 0 real, 1 
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from apn.config import ModelConfig
 from apn.models.bands import Proposals
+from apn.models.detect import DetectOnly
 from apn.models.frequency import FrequencyBranch
 from apn.models.spatial import SpatialBranch
 
@@ -41,6 +43,13 @@ def classifier(dim: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+def he_start(layer: nn.Module) -> None:
+    """He et al., "Delving deep into rectifiers", ICCV 2015: what a ReLU halves, the weights double."""
+    if isinstance(layer, nn.Linear):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+
+
 class APN(nn.Module):
     """float RGB image (B, 3, H, W) in [0, 1], H = W = config.image_size -> APNOutput."""
 
@@ -50,17 +59,16 @@ class APN(nn.Module):
         self.frequency = FrequencyBranch(config)
         self.spatial = SpatialBranch(config)
         self.classifier = classifier(config.embedding_dim)
+        if config.head_start == "he":
+            for head in (self.spatial.head, self.classifier):
+                head.apply(he_start)
 
     def forward(self, image: Tensor, *, irrelevant: bool = True) -> APNOutput:
         """irrelevant=False leaves out what inference does not need; the logits are the same.
 
         Raises ValueError for an image of another shape than the bands were made for.
         """
-        size = self.config.image_size
-        if image.shape[1:] != (3, size, size):
-            raise ValueError(f"expected images (B, 3, {size}, {size}), found {tuple(image.shape)}: crop them first")
-        if self.config.channel_order == "bgr":
-            image = image.flip(1)
+        image = self._ordered(image)
         frequency = self.frequency(image, irrelevant=irrelevant)
         spatial = self.spatial(image)
         return APNOutput(
@@ -74,3 +82,22 @@ class APN(nn.Module):
             band_weights=frequency.band_weights,
             proposals=frequency.proposals,
         )
+
+    def spatial_logits(self, image: Tensor) -> Tensor:
+        """`logits_spatial` (B, 2) without the work of the frequency branch. Raises ValueError as `forward` does."""
+        return self.classifier(self.spatial(self._ordered(image)).artifact)
+
+    def _ordered(self, image: Tensor) -> Tensor:
+        size = self.config.image_size
+        if image.shape[1:] != (3, size, size):
+            raise ValueError(f"expected images (B, 3, {size}, {size}), found {tuple(image.shape)}: crop them first")
+        return image.flip(1) if self.config.channel_order == "bgr" else image
+
+    def detect_only(self, *, dtype: torch.dtype = torch.float32) -> DetectOnly:
+        """A network for inference with the same logits, faster and without the irrelevant side.
+
+        dtype: bfloat16 runs both trunks in it, where the processor or GPU has it; the logits then move by a
+        percent or more of their range (docs/performance.md). It shares weights with this model: make it again after
+        training. On a processor it cannot be copied, saved or moved to another device: move this model first.
+        """
+        return DetectOnly(self, dtype=dtype)

@@ -144,6 +144,26 @@ class BandEncoder(nn.Module):
         return features, self.project(features)
 
 
+def band_mask(config: ModelConfig, bands: ComponentBands, height: int, columns: int) -> Tensor:
+    """(B, K, C, H, M), 1 where a band selects: bool for hard bands, float in [0, 1] for the others."""
+    symmetric = config.band_rows == "symmetric"
+    lengths = (height // 2 + 1 if symmetric else height, columns)
+
+    def settle(axis: AxisBands) -> AxisBands:
+        axis = void_bands(axis)
+        return suppress_bands(axis) if config.band_suppression else axis
+
+    def join(rows: Tensor, columns: Tensor) -> Tensor:
+        return join_axes(mirror_rows(rows, height) if symmetric else rows, columns)
+
+    hard = join(*(hard_axis_mask(settle(axis), n) for axis, n in zip(bands, lengths, strict=True)))
+    if config.bands == "hard" or (config.bands == "straight-through" and not torch.is_grad_enabled()):
+        return hard
+    width = config.band_edge_width
+    soft = join(*(soft_axis_mask(axis, n, width) for axis, n in zip(bands, lengths, strict=True)))
+    return soft if config.bands == "soft" else hard + (soft - soft.detach())
+
+
 class FrequencyBranch(nn.Module):
     """Image (B, C, H, W) in [0, 1] -> artifact and irrelevant embedding (B, D)."""
 
@@ -166,23 +186,8 @@ class FrequencyBranch(nn.Module):
         return Proposals(self.amplitude_proposer(spectrum.amplitude), self.phase_proposer(spectrum.phase))
 
     def mask(self, bands: ComponentBands, height: int, columns: int) -> Tensor:
-        """(B, K, C, H, M), 1 where a band selects: bool for hard bands, float in [0, 1] for the others."""
-        symmetric = self.config.band_rows == "symmetric"
-        lengths = (height // 2 + 1 if symmetric else height, columns)
-
-        def join(rows: Tensor, columns: Tensor) -> Tensor:
-            return join_axes(mirror_rows(rows, height) if symmetric else rows, columns)
-
-        hard = join(*(hard_axis_mask(self._settle(axis), n) for axis, n in zip(bands, lengths, strict=True)))
-        if self.config.bands == "hard" or (self.config.bands == "straight-through" and not torch.is_grad_enabled()):
-            return hard
-        width = self.config.band_edge_width
-        soft = join(*(soft_axis_mask(axis, n, width) for axis, n in zip(bands, lengths, strict=True)))
-        return soft if self.config.bands == "soft" else hard + (soft - soft.detach())
-
-    def _settle(self, bands: AxisBands) -> AxisBands:
-        bands = void_bands(bands)
-        return suppress_bands(bands) if self.config.band_suppression else bands
+        """As `band_mask`, with this branch's settings."""
+        return band_mask(self.config, bands, height, columns)
 
     def split(self, image: Tensor, *, residual: bool = True) -> tuple[Tensor, Tensor | None, Proposals]:
         """Purified and residual images (B, K, C, H, W) and the bands that made them; always float32.

@@ -3,6 +3,9 @@
 import pytest
 import torch
 from tiny import noise, tiny_model
+from torch import nn
+
+from apn.models.apn import classifier, he_start
 
 
 @torch.inference_mode()
@@ -22,6 +25,26 @@ def test_logits_classify_the_mean_of_the_two_artifacts() -> None:
     torch.testing.assert_close(output.logits, model.classifier(mean))
     torch.testing.assert_close(output.logits_frequency, model.classifier(output.artifact_frequency))
     torch.testing.assert_close(output.logits_spatial, model.classifier(output.artifact_spatial))
+
+
+@torch.inference_mode()
+def test_the_spatial_logits_alone_are_the_same() -> None:
+    model, image = tiny_model(channel_order="bgr").eval(), noise(2)
+    torch.testing.assert_close(model.spatial_logits(image), model(image).logits_spatial, rtol=0, atol=0)
+
+
+@torch.inference_mode()
+def test_hes_start_keeps_the_size_of_the_signal() -> None:
+    """Mean square of the logits over random starts, for inputs of mean square 1: 2 in expectation, where PyTorch's own
+    start leaves next to nothing."""
+    torch.manual_seed(0)
+    inputs = torch.randn(64, 128)
+    heads = [model.classifier for model in (tiny_model(head_start=start) for start in ("he", "default"))]
+    assert all(layer.bias.eq(0).all() for layer in heads[0] if isinstance(layer, nn.Linear))
+    squares = torch.stack([classifier(128).apply(he_start)(inputs).square().mean() for _ in range(400)])
+    assert squares.mean() == pytest.approx(2, abs=4 * float(squares.std()) / 20)  # four standard errors
+    by_default = torch.stack([classifier(128)(inputs).var(dim=0).mean() for _ in range(20)]).mean()
+    assert by_default < 0.01
 
 
 @torch.inference_mode()

@@ -1,0 +1,127 @@
+"""APN for detection alone: the artifact side, with its weights folded and laid out for speed.
+
+Source: Meng et al., CVIU 2024: at inference only the artifact side is needed; its network is apn/models/apn.py.
+Dimensions: B batch, K bands, C = 3 colours, H x W pixels, M = W // 2 + 1 spectrum columns, F and N
+features of the trunks, D embedding size.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from apn.models.bands import Spectrum, purify
+from apn.models.folding import folded, frozen_copy
+from apn.models.frequency import band_mask
+from apn.models.joint_proposers import JointProposers
+from apn.models.packed import can_pack, packed
+from apn.models.spatial import project
+
+if TYPE_CHECKING:
+    from apn.models.apn import APN
+
+# Of one image, through a float32 trunk on a processor: a third of the memory that 15 take, and as fast. bfloat16 is
+# half as large already, and slower in parts.
+PURIFIED_AT_ONCE = 5
+
+
+class DetectOnly(nn.Module):
+    """float RGB image (B, 3, H, W) in [0, 1] -> logits (B, 2) float32, those of the APN that it was made from.
+
+    It shares the weights that did not change with that APN, which stays as it was. On a processor images go through
+    one by one: their K purified images are a batch already, and a larger one leaves the cache and takes its memory.
+    """
+
+    mean: Tensor
+    std: Tensor
+    artifact_basis: Tensor
+
+    def __init__(
+        self,
+        model: "APN",
+        *,
+        dtype: torch.dtype = torch.float32,
+        images_at_once: int | None = None,
+        plain: bool = False,
+    ) -> None:
+        """dtype: of the two trunks; spectrum, bands and heads stay float32 (METHOD section 6).
+
+        images_at_once: None is one on a processor, all of a batch on another device. plain: True keeps the trunks'
+        layers as PyTorch has them, to be exported or compiled.
+        """
+        super().__init__()
+        frequency, spatial = model.frequency, model.spatial
+        encoder = frequency.artifact_encoder
+        self.config = model.config
+        self.dtype = dtype
+        self.images_at_once = images_at_once
+        self.packed = not plain and can_pack(spatial.mean.device, dtype)
+        self.fourier = frozen_copy(frequency.fourier)
+        self.proposers = JointProposers(frequency.amplitude_proposer, frequency.phase_proposer)
+        self.band_trunk = self._trunk(encoder.trunk)
+        self.band_projection = frozen_copy(encoder.project)
+        self.band_weights = frozen_copy(frequency.band_weights)
+        self.spatial_trunk = self._trunk(spatial.backbone)
+        self.spatial_head = frozen_copy(spatial.head)
+        self.register_buffer("mean", spatial.mean)
+        self.register_buffer("std", spatial.std)
+        self.register_buffer("artifact_basis", spatial.artifact_basis.detach())
+        self.classifier = frozen_copy(model.classifier)
+        self.eval()
+
+    @torch.inference_mode()
+    def forward(self, image: Tensor) -> Tensor:
+        """Raises ValueError for an image of another shape than the bands were made for."""
+        size = self.config.image_size
+        if image.shape[1:] != (3, size, size):
+            raise ValueError(f"expected images (B, 3, {size}, {size}), found {tuple(image.shape)}: crop them first")
+        at_once = self.images_at_once or (1 if image.device.type == "cpu" else max(len(image), 1))
+        if not len(image):
+            return torch.empty(0, 2, device=image.device)
+        return torch.cat([self.together(part) for part in image.split(at_once)])
+
+    def together(self, image: Tensor) -> Tensor:
+        """The logits (B, 2) of a batch at once."""
+        with torch.autocast(image.device.type, enabled=False):
+            image = self.ordered(image)
+            return self.judge(self.band_features(self.purified(image)), self.spatial_features(image))
+
+    def ordered(self, image: Tensor) -> Tensor:
+        """RGB in the order that the weights expect."""
+        return image.flip(1) if self.config.channel_order == "bgr" else image
+
+    def purified(self, image: Tensor) -> Tensor:
+        """The purified images (B, K, C, H, W), float32, of an image in the weights' order."""
+        spectrum = self.fourier(image.float())  # (B, C, H, M)
+        size = spectrum.real.shape[-2:]
+        masks = [band_mask(self.config, component, *size) for component in self.proposers(spectrum)]  # (B, K, C, H, M)
+        return self.fourier.inverse(purify(Spectrum(*(part[:, None] for part in spectrum)), *masks))
+
+    def band_features(self, purified: Tensor) -> Tensor:
+        """(B, K, F) float32 of the purified images (B, K, C, H, W)."""
+        pixels = purified.flatten(0, 1)
+        parts = pixels.split(PURIFIED_AT_ONCE) if self.packed and self.dtype == torch.float32 else [pixels]
+        return torch.cat([self._features(self.band_trunk, part) for part in parts]).unflatten(0, purified.shape[:2])
+
+    def spatial_features(self, image: Tensor) -> Tensor:
+        """(B, N) float32 of an image in the weights' order."""
+        return self._features(self.spatial_trunk, (image - self.mean) / self.std)
+
+    def judge(self, bands: Tensor, features: Tensor) -> Tensor:
+        """Logits (B, 2) of the features of the purified images (B, K, F) and of the image (B, N)."""
+        frequency = (self.band_weights(bands) * self.band_projection(bands)).sum(dim=1)  # (B, D)
+        spatial = project(self.spatial_head(features), self.artifact_basis)
+        return self.classifier((frequency + spatial) / 2)
+
+    def _features(self, trunk: nn.Module, pixels: Tensor) -> Tensor:
+        return trunk(pixels.to(self.dtype, memory_format=torch.channels_last)).float()
+
+    def _trunk(self, trunk: nn.Module) -> nn.Module:
+        trunk = folded(trunk).to(self.dtype)
+        return packed(trunk) if self.packed else trunk
+
+    def compile_trunks(self) -> "DetectOnly":
+        """Itself, after torch.compile of both trunks, plain ones, with weights as constants; the next calls compile."""
+        for trunk in (self.band_trunk, self.spatial_trunk):
+            trunk.compile(dynamic=False, options={"freezing": True})
+        return self

@@ -1,0 +1,117 @@
+"""Graphs for bench/inference.py: python bench/graphs.py CHECKPOINT OUT GRAPH RANGE_IMAGES, where GRAPH is one of
+
+model.onnx, int8.onnx, openvino (four parts in a folder), openvino-int8 (the two trunks in int8, after `openvino`).
+In parts the trunks may be rounded while spectrum, bands and heads stay float32. A part takes one image.
+Dimensions: N images, K bands, C = 3 colours, S side, F and E features of the trunks.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from inference_rows import PARTS
+from made_images import made_crops
+from torch import Tensor, nn
+
+from apn.backends import to_input
+from apn.checkpoint import load_model
+from apn.export import InferenceGraph, write_module, write_onnx
+from apn.models.detect import DetectOnly
+from apn.quantize import write_int8
+
+
+class Bands(nn.Module):
+    """image (1, C, S, S) -> purified images (K, C, S, S)."""
+
+    def __init__(self, network: DetectOnly) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network.purified(self.network.ordered(image)).flatten(0, 1)
+
+
+class SpatialTrunk(nn.Module):
+    """image (1, C, S, S) -> features (1, E)."""
+
+    def __init__(self, network: DetectOnly) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        pixels = (self.network.ordered(image) - self.network.mean) / self.network.std
+        return self.network.spatial_trunk(pixels)
+
+
+class Heads(nn.Module):
+    """Features of the purified images (K, F) and of the image (1, E) -> logits (1, 2)."""
+
+    def __init__(self, network: DetectOnly) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, bands: Tensor, features: Tensor) -> Tensor:
+        return self.network.judge(bands[None], features)
+
+
+def inference_graph(checkpoint: Path) -> InferenceGraph:
+    return InferenceGraph(load_model(checkpoint))
+
+
+@torch.no_grad()
+def write_parts(checkpoint: Path, folder: Path) -> None:
+    """The four parts as OpenVINO files."""
+    import openvino
+
+    network = inference_graph(checkpoint).model
+    assert isinstance(network, DetectOnly)
+    image = torch.from_numpy(to_input(made_crops(1)[0]))
+    bands, spatial = Bands(network), SpatialTrunk(network)
+    purified = bands(image)
+    modules = {
+        "bands": (bands, {"image": image}),
+        "band_trunk": (network.band_trunk, {"pixels": purified}),
+        "spatial_trunk": (spatial, {"image": image}),
+        "heads": (Heads(network), {"bands": network.band_trunk(purified), "features": spatial(image)}),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        module, examples = modules[part]
+        write_module(module, folder / f"{part}.onnx", examples, "out")
+        openvino.save_model(
+            openvino.convert_model(folder / f"{part}.onnx"), folder / f"{part}.xml", compress_to_fp16=False
+        )
+        (folder / f"{part}.onnx").unlink()
+
+
+def write_int8_trunks(folder: Path, images: np.ndarray) -> None:
+    """Both trunks in int8 beside the float32 ones. images: (N, C, S, S) float32, which set the ranges."""
+    import nncf
+    import openvino
+
+    core = openvino.Core()
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    bands = core.compile_model(folder / "bands.xml", "CPU", exact)
+    inputs = {"band_trunk": lambda image: bands(image[None])[0].copy(), "spatial_trunk": lambda image: image[None]}
+    for part, make in inputs.items():
+        data = nncf.Dataset(images, make)
+        quantized = nncf.quantize(core.read_model(folder / f"{part}.xml"), data, subset_size=len(images))
+        openvino.save_model(quantized, folder / f"{part}-int8.xml", compress_to_fp16=False)
+
+
+def write(checkpoint: Path, out: Path, graph: str, range_images: int) -> None:
+    """range_images: set the ranges of int8, of another seed than those that are measured."""
+    out.mkdir(parents=True, exist_ok=True)
+    if graph == "model.onnx":
+        write_onnx(inference_graph(checkpoint), out / graph)
+    elif graph == "int8.onnx":
+        write_int8(out / "model.onnx", out / graph, made_crops(range_images, seed=2)[0])
+    elif graph == "openvino":
+        write_parts(checkpoint, out / graph)
+    else:
+        write_int8_trunks(out / "openvino", to_input(made_crops(range_images, seed=2)[0]))
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -1,0 +1,36 @@
+"""Crops to measure on, of two kinds that our own code makes from the demo's photographs.
+
+Dimensions: N images, S pixels, 224 unless said. Labels: 0 photograph-like, 1 enlarged as generators do it.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+DEMO = Path(__file__).parent.parent / "demo" / "images"
+
+
+def made_crops(count: int, seed: int = 0, size: int = 224) -> tuple[np.ndarray, np.ndarray]:
+    """(N, S, S, 3) uint8 and labels (N,), in turns; another seed, other parts of the photographs."""
+    rng = np.random.default_rng(seed)
+    pictures = [Image.open(path).convert("RGB") for path in sorted(DEMO.glob("photo-*"))]
+    labels = np.arange(count) % 2
+    crops = [_make(pictures[rng.integers(len(pictures))], bool(label), rng, size) for label in labels]
+    return np.stack(crops), labels
+
+
+def _make(picture: Image.Image, enlarged: bool, rng: np.random.Generator, size: int) -> np.ndarray:
+    """A random part of the picture with sensor noise; an enlarged one has half the pixels, each doubled."""
+    side = rng.uniform(0.4, 1) * min(picture.size)
+    left, top = rng.uniform(0, picture.width - side), rng.uniform(0, picture.height - side)
+    drawn = size // 2 if enlarged else size
+    part = picture.resize((drawn, drawn), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+    noisy = np.asarray(part) + rng.normal(0, 4, (drawn, drawn, 3))
+    pixels = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+    if enlarged:
+        pixels = pixels.resize((size, size), Image.Resampling.NEAREST)
+    saved = io.BytesIO()
+    pixels.save(saved, "jpeg", quality=90)
+    return np.asarray(Image.open(saved))

@@ -1,0 +1,150 @@
+"""bench/inference.py: its baseline is APN, its numbers are measured, a row that fails does not stop the others."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import noise, tiny_config, tiny_model
+
+from apn.backends import to_input
+from apn.checkpoint import save_checkpoint
+from apn.config import Config
+
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
+
+import inference
+import memory
+from inference_rows import ROWS, Job
+from made_images import made_crops
+from networks import fit, set_linear
+from restatement import Restatement
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"channel_order": "bgr", "band_count": 4},
+        {"bands": "straight-through", "band_rows": "symmetric", "spatial_normalize": True},
+    ],
+)
+def test_the_restatement_is_the_network(changes: dict[str, Any]) -> None:
+    model, image = (
+        tiny_model(embedding_dim=240, **changes).eval(),
+        noise(3) * torch.tensor([0.2, 0.6, 1.0]).view(3, 1, 1, 1),
+    )
+    with torch.no_grad():
+        for layer in model.classifier[::2]:
+            layer.weight *= 3
+    expected = model(image).logits
+    torch.testing.assert_close(Restatement(model)(image), expected, atol=1e-5, rtol=0)
+    assert (expected[0] - expected[1]).abs().max() > 1e-4
+
+
+def test_what_the_official_code_has_not_has_no_baseline() -> None:
+    with pytest.raises(ValueError, match="hard bands without suppression"):
+        Restatement(tiny_model(bands="soft"))
+
+
+@torch.no_grad()
+def test_a_fitted_head_says_what_the_fit_says() -> None:
+    rng = np.random.default_rng(0)
+    embedding, labels = rng.normal(size=(40, 48)).astype(np.float32), np.arange(40) % 2
+    embedding[labels == 1, 3] += 3
+    weight, bias = fit(embedding, labels)
+    classifier = tiny_model().classifier
+    set_linear(classifier, weight, bias)
+    logits = classifier(torch.from_numpy(embedding))
+    torch.testing.assert_close(logits[:, 1] - logits[:, 0], torch.from_numpy(embedding) @ weight + bias)
+    assert ((logits[:, 1] > logits[:, 0]).numpy() == (labels == 1)).mean() > 0.9
+
+
+def test_made_crops_are_of_two_kinds_and_the_seeds_own() -> None:
+    crops, labels = made_crops(8, size=64)
+    assert crops.shape == (8, 64, 64, 3)
+    assert labels.tolist() == [0, 1] * 4
+    assert np.array_equal(crops, made_crops(8, size=64)[0])
+    assert not np.array_equal(crops, made_crops(8, seed=1, size=64)[0])
+    steps = np.abs(np.diff(crops.astype(float), axis=2)).mean((1, 3))  # (N, 63): from one column to the next
+    inside = steps[:, ::2].mean(1) / steps[:, 1::2].mean(1)  # doubled pixels are alike
+    assert inside[labels == 1].max() < 0.8 < inside[labels == 0].min()
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A checkpoint `tiny`, and what is expected of it, as bench/networks.py leaves them."""
+    model = tiny_model().eval()
+    save_checkpoint(tmp_path / "tiny", model, Config(name="tiny", model=tiny_config()), {})
+    crops, _ = made_crops(6, size=64)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(to_input(crops)), irrelevant=False).logits.numpy()
+    np.savez(tmp_path / "tiny-expected.npz", crops=crops, logits=logits)
+    return tmp_path
+
+
+def measure(row: str, work: Path, **changes: Any) -> inference.Measured:
+    options = argparse.Namespace(**{"batch": 4, "repeats": 2, "verdicts": True} | changes)
+    return inference.measure(row, "tiny", Job(work / "tiny", work, torch.get_num_threads()), work, options)
+
+
+def test_rows_of_torch_give_the_logits_and_are_timed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_timed", lambda run, batch: run(batch)[0, 0] * 0 + 0.5)
+    for row in ("baseline", "eager", "detect_only"):
+        found = measure(row, work)
+        assert found.images_per_second == 4 / 0.5
+        assert found.difference < 1e-5
+        assert found.verdicts is None  # nothing may differ there
+    rounded = measure("bf16", work)
+    assert 0 < rounded.difference < 0.1
+    assert rounded.verdicts is not None
+    assert 0 <= rounded.verdicts <= 1
+
+
+def test_an_exact_row_that_is_wrong_is_marked(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ROWS, "eager", ROWS["eager"]._replace(open=lambda job: lambda crops: np.ones((len(crops), 2))))
+    found = measure("eager", work)
+    assert found.difference > 0.1
+    assert "above 0.0001**" in inference.cells("eager", found, None)
+    assert "above" not in inference.cells("bf16", found, None)  # it may round
+    assert "above" in inference.cells("eager", found._replace(difference=float("nan")), None)
+
+
+def test_a_row_that_fails_is_a_line_and_the_next_has_its_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    class Bench:
+        options = argparse.Namespace(verdict_images=0)
+
+        def prepare(self, model: str) -> None:
+            pass
+
+        def run(self, model: str, row: str, batch: int, verdicts: bool) -> inference.Measured:
+            if row == "compiled":
+                raise ValueError("no compiler")
+            return inference.Measured(
+                {"baseline": 2.0, "bf16": 9.0}[row], {"baseline": 800, "bf16": 300}[row], 0.001, 1.0
+            )
+
+    inference.table(Bench(), ["base"], ["baseline", "compiled", "bf16"], [4])  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("| base | compiled | 4 | not run: no compiler |")
+    assert lines[-1] == "| base | bf16 | 4 | 9.00 | 4.50 x | 300 | 38% | 0.001 | 100.0% |"
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_script_that_fails_is_quoted() -> None:
+    with pytest.raises(ValueError, match=r"can't open file .*no-such-script\.py"):
+        inference.call("no-such-script.py", threads=1)
+
+
+@pytest.mark.skipif(not memory.FORGET.exists(), reason="needs Linux")
+def test_a_peak_is_seen_and_forgotten() -> None:
+    before = memory.resident()
+    block = bytearray(64 << 20)
+    assert memory.resident() > before + 60
+    del block
+    assert memory.peak() > before + 60
+    memory.forget_peak()
+    assert memory.peak() < before + 60
