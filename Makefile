@@ -5,14 +5,15 @@ BIN = .venv/bin
 LIGHT = .venv/.light
 FULL = .venv/.full
 
-.PHONY: help demo setup test test-slow check format bench aligned clean
+.PHONY: help demo setup test test-slow check format bench aligned weights clean
 help:
 	@echo "make demo   install the light runtime and judge the images of demo/images"
 	@echo "make setup  install everything: training, server, tests"
 	@echo "make test   install everything and run the tests       (make test-slow: the slow ones too)"
 	@echo "make check  format, lint, types, tests"
 	@echo "make aligned  fakes of the corpus's photographs, for training (needs ../shared)"
-	@echo "make bench  speed and memory of detection"
+	@echo "make weights  train the detector that ships, and all it takes (needs ../shared; an hour of two cores)"
+	@echo "make bench  speed and memory of detection, and of the networks (an hour)"
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -48,6 +49,7 @@ format: setup
 
 bench: setup
 	$(BIN)/python bench/detect.py
+	$(BIN)/python bench/inference.py
 
 # Aligned fakes for configs/apn-mini-aligned.toml: about 25 minutes of one core. Our own autoencoders learn from two sources of
 # photographs that no leave-out fold tests on.
@@ -60,6 +62,12 @@ aligned: setup
 	$(SYNTHESIZE) taef2:../shared/autoencoders --out runs/aligned/taef2
 	$(SYNTHESIZE) realesrgan:ANIMAVIDEOV3_UP2X --out runs/aligned/esrgan
 	$(SYNTHESIZE) own:nearest --fit-data runs/fit.jsonl --out runs/aligned/nearest
+
+# The detector that ships: trained on everything; calibrated on what leave-out runs of the same recipe had never seen.
+weights: setup
+	$(BIN)/apn train configs/apn-mini.toml --device cpu --out runs/apn-mini
+	$(BIN)/python bench/compare.py --out runs/compare --methods apn-mini --offline
+	$(BIN)/python bench/ship.py runs/apn-mini runs/compare/apn-mini.parquet
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -42,8 +42,8 @@ from apn.scoretable import METADATA_KEY, Scores, Shortcut, read_scores, read_tab
 
 ROOT = Path(__file__).parent.parent
 METHODS = (
-    "apn-mini", "lite0", "resnet50", "deit-s", "swin-t", "cnnspot", "spec", "f3net", "gramnet", "univfd", "univfd-lite",
-    "lgrad", "dire", "npr",
+    "apn-mini", "lite0", "lite0-first3", "resnet50", "deit-s", "swin-t", "cnnspot", "spec", "f3net", "gramnet", "univfd",
+    "univfd-lite", "lgrad", "dire", "npr",
 )  # fmt: skip
 OWN_DEGRADATIONS = {"cnnspot": ("blur", "blur_sigma", "jpeg", "jpeg_quality")}
 OWN_TRAINING = ("learning_rate", "backbone_learning_rate", "precision")
@@ -51,6 +51,7 @@ NEEDS_WEIGHTS = ("univfd", "dire")  # what is frozen in them would know nothing
 NEVER = 10**9  # steps
 # One core a process trains as fast as two shared ones; and large buffers are kept, not given back after every step.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "2000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
+SHOWN = [Protocol("native"), Protocol("aligned")]  # the same picture for every method, whatever its crops
 HALF = Threshold(0.5, "probability", "0.5")
 
 
@@ -119,16 +120,12 @@ def run_cell(cell: Cell, minutes: float, seed: int, overrides: Sequence[str]) ->
             return
     command = " ".join(sys.argv)
     train_to_end(config, cell.folder / "run", accelerator="cpu", command=command)
-    score_checkpoint(cell.last, {cell.scores: left_out(cell)}, shown(config), command=command)
+    score_checkpoint(cell.last, {cell.scores: left_out(cell)}, SHOWN, command=command)
 
 
 def left_out(cell: Cell) -> list[Sample]:
     """What the fold keeps for testing; its name is the subset, so that only real images of the same fold compare."""
     return [sample._replace(subset=cell.fold) for sample in read_samples(cell.folder / "run" / "test.jsonl")]
-
-
-def shown(config: Config) -> list[Protocol]:
-    return [Protocol("native"), Protocol("aligned", size=config.model.image_size)]
 
 
 # All cells -----------------------------------------------------------------------------------------------------------
@@ -214,9 +211,7 @@ def fold_shortcuts(done: Sequence[Cell], out: Path) -> list[Shortcut]:
     return [
         shortcut
         for fold, cell in first.items()
-        for shortcut in kept_shortcuts(
-            out / "probe" / f"{fold}.json", fold, left_out(cell), shown(read_checkpoint_config(cell.last))
-        )
+        for shortcut in kept_shortcuts(out / "probe" / f"{fold}.json", fold, left_out(cell), SHOWN)
     ]
 
 

@@ -1,0 +1,39 @@
+"""Makes a finished run the detector that ships, apn/weights/apn-mini. Run by `make weights`.
+
+    python bench/ship.py runs/apn-mini runs/compare/apn-mini.parquet
+
+The first is a run folder; the second a table of scores that leave-out runs of the same recipe gave to generators and
+cameras they never saw: calibration and thresholds come from these, since that is what the detector will meet.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from apn.data.samples import read_samples, write_manifest
+
+SHIPPED = Path(__file__).parent.parent / "apn" / "weights" / "apn-mini"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("scores", type=Path, help="scores of leave-out runs")
+    options = parser.parse_args()
+    for name in ("config.json", "training.json", "model.safetensors"):
+        shutil.copyfile(options.run / "last" / name, SHIPPED / name)
+    shutil.copyfile(options.run / "log.jsonl", SHIPPED / "log.jsonl")
+    for name in ("train.jsonl", "validation.jsonl"):  # their paths are relative to where they lie
+        write_manifest(read_samples(options.run / name), SHIPPED / name)
+    apn = str(Path(sys.executable).with_name("apn"))
+    for arguments in (
+        ["export", str(SHIPPED), "--out", str(SHIPPED / "model.onnx")],
+        ["calibrate", str(options.scores), "--out", str(SHIPPED / "calibration.json")],
+    ):
+        subprocess.run([apn, *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()
