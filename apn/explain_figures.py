@@ -6,7 +6,6 @@ time. Dimensions: S side of a tile, K bands.
 
 import io
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -29,7 +28,6 @@ HEADER, TITLE, BAR, FOOTER = 0.5, 0.17, 0.34, 0.38
 TALLEST = 2.4
 SPECTRUM, STRIP, AXIS = 1.75, 0.095, 0.64  # side of the spectrum, a band at its side, words and scale under it
 STRIP_BANDS = 5  # drawn at the spectrum's sides, the strongest; the coverage has all
-DPI = 200
 VERDICTS = {"generated": "looks AI-generated", "real": "looks like a photograph", "unsure": "unsure"}
 
 
@@ -251,15 +249,6 @@ def _mark_tile(axes: Axes, explanation: Explanation) -> None:
 
 def _plural(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
-    """PNG or SVG by the path's ending. SVG keeps text as text, in the reader's font; no date, so the same each time."""
-    with styled():
-        mpl.rcParams["svg.fonttype"] = "none"
-        mpl.rcParams["svg.hashsalt"] = "apn"
-        metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-        figure.savefig(path, dpi=dpi, facecolor="white", metadata=metadata)
 
 
 def figure_pixels(figure: Figure, dpi: int) -> np.ndarray:

@@ -9,9 +9,10 @@ from typing import Any
 from PIL import Image
 
 from apn.detector import Detector
-from apn.explain_figures import explanation_figure, save_figure, spectrum_figure
+from apn.explain_figures import explanation_figure, spectrum_figure
 from apn.explain_parts import all_parts
 from apn.explanations import Explanation
+from apn.report.canvas import save_figure
 
 LONGEST_NAME = 120  # bytes: file systems allow 255, and endings come after it
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,13 +52,16 @@ class ScoreWriter:
         conditions: Sequence[Condition],
         facts: TableFacts,
         *,
+        columns: Sequence[pa.Field] = (),
         retry_errors: bool = False,
     ) -> None:
+        """columns: further ones, behind those of SCHEMA; null where an image could not be scored."""
         if out.suffix != ".parquet":
             raise ValueError(f"expected a table to write that ends in .parquet, found {out}")
         self._out, self._samples, self._conditions, self._facts = out, samples, conditions, facts
+        self._further = tuple(columns)
         self._parts = _parts_of(out)
-        self._rows: list[tuple[int, float | None, float | None, str | None]] = []
+        self._rows: list[tuple[int, float | None, float | None, str | None, Mapping[str, Any]]] = []
         self._state = np.zeros(len(samples) * len(conditions), np.uint8)
         self._resume()
         self._flushed = time.monotonic()
@@ -70,9 +73,16 @@ class ScoreWriter:
         """Jobs without a score so far."""
         return int((self._state == FAILED).sum())
 
-    def add(self, job: int, logit: float | None, probability: float | None, error: str | None) -> None:
-        """One job's score, or why it has none."""
-        self._rows.append((job, logit, probability, error))
+    def add(
+        self,
+        job: int,
+        logit: float | None,
+        probability: float | None,
+        error: str | None,
+        further: Mapping[str, Any] | None = None,
+    ) -> None:
+        """One job's score, or why it has none. further: the values of the further columns by name."""
+        self._rows.append((job, logit, probability, error, further or {}))
         self._state[job] = SCORED if error is None else FAILED
         if len(self._rows) >= PART_ROWS or time.monotonic() - self._flushed > PART_SECONDS:
             self.flush()
@@ -105,6 +115,7 @@ class ScoreWriter:
         for where in (self._out, self._parts):
             if (found := _facts_of(where)) is not None:
                 self._require_same(found, where)
+        self._require_columns()
         for table in self._earlier(columns=["error"]):
             jobs, good = table[_JOB.name].to_numpy(), table["error"].is_null().to_numpy()
             self._state[jobs] = np.where(good, SCORED, FAILED)
@@ -135,9 +146,19 @@ class ScoreWriter:
             listed = "; ".join(f"{name}: expected {ours[name]}, found {theirs[name]}" for name in different)
             raise ValueError(f"{where} holds scores of something else ({listed}): choose another --out, or delete it")
 
+    def _require_columns(self) -> None:
+        ours = {*SCHEMA.names, *(field.name for field in self._further)}
+        for path in (self._out, *self._parts.glob("*.parquet")):
+            found = set(pq.read_schema(path).names) - {_JOB.name} if path.exists() else ours
+            if found != ours:
+                listed = ", ".join(sorted(found ^ ours))
+                raise ValueError(
+                    f"{path} is a table of another kind, they differ in {listed}: choose another --out, or delete it"
+                )
+
     def _table(self) -> pa.Table:
         """The rows taken since the last part, with their jobs."""
-        jobs, logits, probabilities, errors = zip(*self._rows, strict=True)
+        jobs, logits, probabilities, errors, further = zip(*self._rows, strict=True)
         samples = [self._samples[job % len(self._samples)] for job in jobs]
         conditions = [self._conditions[job // len(self._samples)] for job in jobs]
         columns: dict[str, Sequence[Any]] = {
@@ -148,8 +169,10 @@ class ScoreWriter:
             "error": [None if error is None else _text(error) for error in errors],
             **{name: [_text(getattr(sample, name)) for sample in samples] for name in _TEXTS},
             **{name: [getattr(condition, name) for condition in conditions] for name in Condition._fields},
+            **{field.name: [values.get(field.name) for values in further] for field in self._further},
         }
-        table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA})
+        schema = pa.schema([*SCHEMA, *self._further])
+        table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema)
         return table.append_column(_JOB, pa.array(jobs, pa.int64()))
 
 

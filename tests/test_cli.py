@@ -161,7 +161,7 @@ def test_score_report_and_failed_rows(apn, tmp_path):
     assert f"## apn-mini, {titles}, by generator" in out
     assert "| all | 4 + 3 |" in out
     assert "shortcut probe" in out
-    assert "frozen with the weights at 5.0% FPR" in out
+    assert "frozen with the weights at 5 % FPR" in out
     assert {path.name for path in (tmp_path / "report").iterdir()} >= {"tables.md", "metrics.csv", "summary.json"}
 
 
@@ -186,7 +186,7 @@ def test_thresholds_are_frozen_on_a_validation_table_when_asked(apn, tmp_path):
     data, table = labelled_folder(tmp_path / "data", 5), tmp_path / "scores.parquet"
     apn("score", data, "--out", table, "--no-probe")
     code, out, _ = apn("report", table, "--threshold-from", table, "--target-fpr", 0.2, "--resamples", 5)
-    assert (code, "at 20.0% FPR on 5 validation scores of real images" in out) == (0, True)
+    assert (code, "at 20 % FPR on 5 validation scores of real images" in out) == (0, True)
     code, _, err = apn("report", table, "--threshold-from", table, "--target-fpr", 0.01)
     assert (code, "expected at least 99 validation scores" in err) == (1, True)
 

@@ -129,6 +129,14 @@ def report(
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of each interval.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     page: Annotated[bool, typer.Option(help="Write index.html and figures too.")] = True,
+    explain: Annotated[
+        int,
+        typer.Option(min=0, help="Explain so many of each detector's worst false alarms and misses (extra: explain)."),
+    ] = 0,
+    explain_weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Checkpoints to explain with, where they are not the shipped ones; repeatable."),
+    ] = None,
 ) -> None:
     """Print metrics of tables of scores, overall and per generator.
 
@@ -151,7 +159,10 @@ def report(
         if page:
             from apn.report.page import write_page
 
-            written.insert(0, write_page(made, tables, out, command="apn " + shlex.join(sys.argv[1:])))
+            command = "apn " + shlex.join(sys.argv[1:])
+            weights = explain_weights or ()
+            page_path = write_page(made, tables, out, command=command, explained=explain, explain_weights=weights)
+            written.insert(0, page_path)
         typer.echo(f"\nwritten: {', '.join(map(str, written))}")
 
 

@@ -135,3 +135,12 @@ def save_png(figure: Figure, path: Path, dpi: int = 150) -> None:
     """The figure on white."""
     with styled():
         figure.savefig(path, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 200) -> None:
+    """PNG or SVG by the path's ending. SVG keeps text as text, in the reader's font; no date, so the same each time."""
+    with styled():
+        mpl.rcParams["svg.fonttype"] = "none"
+        mpl.rcParams["svg.hashsalt"] = "apn"
+        metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
+        figure.savefig(path, dpi=dpi, facecolor="white", metadata=metadata)

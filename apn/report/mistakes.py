@@ -29,36 +29,49 @@ class Mistake(NamedTuple):
 
 def worst(scores: Scores, table: Table) -> tuple[list[Mistake], list[Mistake]]:
     """(false alarms, misses): most confident first, at most `SHOWN` of each; opens these files."""
+    alarms, misses = worst_rows(scores, table, SHOWN)
+    return [_mistake(scores, row) for row in alarms], [_mistake(scores, row) for row in misses]
+
+
+def worst_rows(scores: Scores, table: Table, count: int) -> tuple[list[int], list[int]]:
+    """Rows of (false alarms, misses), most confident first, at most `count` of each."""
     rows = scored(scores, table.protocol)
     found = called(scores, table.threshold)
     alarms = np.flatnonzero(rows & (scores.labels == 0) & found)
     misses = np.flatnonzero(rows & (scores.labels == 1) & ~found)
     order = np.argsort(-scores.logits[alarms], kind="stable"), np.argsort(scores.logits[misses], kind="stable")
-    return (
-        [_mistake(scores, row) for row in alarms[order[0][:SHOWN]]],
-        [_mistake(scores, row) for row in misses[order[1][:SHOWN]]],
-    )
+    return alarms[order[0][:count]].tolist(), misses[order[1][:count]].tolist()
 
 
 def _mistake(scores: Scores, row: int) -> Mistake:
     path = scores.paths[row].as_py()
-    origin = scores.generator if scores.labels[row] else scores.source
-    thumbnail = note = None
+    known = origin(scores, row)
+    shown = note = None
     try:
-        thumbnail = _thumbnail(Path(path))
+        shown = thumbnail(Path(path))
     except ImageError as error:
         note = str(error)
-    known, parts = origin.names[origin.codes[row]], PurePath(path).parts[-2:]
-    name = "/".join(parts[-1:] if parts[0] == known else parts)
-    return Mistake(name, known, float(scores.probabilities[row]), thumbnail, note)
+    return Mistake(short_name(path, known), known, float(scores.probabilities[row]), shown, note)
 
 
-def _thumbnail(path: Path) -> str:
-    """As the detector's own loader decodes it, upright and on white. Raises ImageError."""
+def origin(scores: Scores, row: int) -> str:
+    """Generator or source of an image, "" where nobody said."""
+    column = scores.generator if scores.labels[row] else scores.source
+    return column.names[column.codes[row]]
+
+
+def short_name(path: str, known: str) -> str:
+    """Folder, where it is not the name known already, and file."""
+    parts = PurePath(path).parts[-2:]
+    return "/".join(parts[-1:] if parts[0] == known else parts)
+
+
+def thumbnail(path: Path, side: int = SIDE, quality: int = 80) -> str:
+    """A JPEG as data URI, as the detector's own loader decodes the file, upright and on white. Raises ImageError."""
     from PIL import Image
 
     image = Image.fromarray(load_image(path).pixels)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=80)
+    image.save(file, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -7,7 +7,7 @@ escaping; only figures, which Matplotlib has escaped, are put in as they are.
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -22,6 +22,9 @@ from apn.report.mistakes import Mistake, worst
 from apn.report.results import Report, Table
 from apn.scoretable import Scores
 from apn.version import __version__
+
+if TYPE_CHECKING:
+    from apn.report.explained import Explained, Explainer
 
 _SHOWN_HISTOGRAMS = 2  # the others are folded away
 
@@ -51,13 +54,25 @@ class MistakeBlock(NamedTuple):
     title: str
     alarms: list[Mistake]
     misses: list[Mistake]
+    explained: list["Explained"]
+    note: str  # why none is explained, though it was asked for
 
 
-def write_page(report: Report, scores: Sequence[Scores], folder: Path, *, command: str = "") -> Path:
+def write_page(
+    report: Report,
+    scores: Sequence[Scores],
+    folder: Path,
+    *,
+    command: str = "",
+    explained: int = 0,
+    explain_weights: Sequence[str] = (),
+) -> Path:
     """Writes index.html and figures/*.png, and with degraded images robustness.md and .csv; returns the page's path.
 
     scores: those the report was built from, in the same order. command: what was typed, for the section on the
-    environment. Opens the images of the worst mistakes; one that is gone is shown as a note.
+    environment. explained: so many false alarms and misses of each detector get an explanation figure, where PyTorch is
+    installed and their checkpoint is found; explain_weights: where to look for it. Opens the images of the worst
+    mistakes; one that is gone is shown as a note.
     """
     draw = Draw(folder / "figures")
     curves = _curves(report, scores)
@@ -78,7 +93,7 @@ def write_page(report: Report, scores: Sequence[Scores], folder: Path, *, comman
         "curves": list(_curve_drawings(report, scores, draw)),
         "robustness": list(_curve_blocks(curves, draw)),
         "histograms": list(_histograms(report, scores, draw)),
-        "mistakes": list(_mistake_blocks(report, scores)),
+        "mistakes": list(_mistake_blocks(report, scores, explained, explain_weights)),
         "probe": views.probe(report),
         "full": [views.full(table) for table in report.tables],
         "paired": views.paired(report),
@@ -195,12 +210,30 @@ def _histograms(report: Report, scores: Sequence[Scores], draw: Draw) -> Iterato
         yield draw(f"scores-{table.detector}-{table.protocol}", figure, alt)
 
 
-def _mistake_blocks(report: Report, scores: Sequence[Scores]) -> Iterator[MistakeBlock]:
+def _mistake_blocks(
+    report: Report, scores: Sequence[Scores], explained: int, weights: Sequence[str]
+) -> Iterator[MistakeBlock]:
     """Of each detector under its last protocol: aligned, where that was scored."""
-    last = dict(series.overall_tables(report))
+    last, why = dict(series.overall_tables(report)), _explainer(weights) if explained else ""
     for number, table in last.items():
         alarms, misses = worst(scores[number], table)
-        yield MistakeBlock(f"{table.detector}, {table.protocol}: threshold {table.threshold.origin}", alarms, misses)
+        title = f"{table.detector}, {table.protocol}: threshold {table.threshold.origin}"
+        found, note = [], why if isinstance(why, str) else ""
+        if not isinstance(why, str):
+            try:
+                found = why(scores[number], table, explained)
+            except ValueError as error:
+                note = f"No explanation figures: {error}."
+        yield MistakeBlock(title, alarms, misses, found, note)
+
+
+def _explainer(weights: Sequence[str]) -> "Explainer | str":
+    """What explains, or a sentence on why nothing can here: the page is made without it then."""
+    try:
+        from apn.report.explained import Explainer
+    except ModuleNotFoundError as error:
+        return f"No explanation figures: they need {error.name}, pip install 'apn[explain]'."
+    return Explainer(weights)
 
 
 # Robustness -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Figures of a table of embeddings: maps of points, averages by generator, an interactive page."""
