@@ -54,9 +54,7 @@ COMMANDS = {
         "embed",
         "Write what the network makes of labelled images: embeddings, bands, heat maps.",
     ),
-    "plot": Command(
-        "apn.commands.plot", "plot", "Draw embeddings: both parts, generators, bands, heat maps, spectra."
-    ),
+    "plot": Command("apn.commands.plot", "plot", "Draw embeddings: both parts, generators, bands, heat maps, spectra."),
     "purification": Command(
         "apn.commands.purification",
         "purification",

@@ -42,8 +42,8 @@ from apn.scoretable import METADATA_KEY, Scores, Shortcut, read_scores, read_tab
 
 ROOT = Path(__file__).parent.parent
 METHODS = (
-    "apn-mini", "lite0", "lite0-first3", "resnet50", "deit-s", "swin-t", "cnnspot", "spec", "f3net", "gramnet", "univfd",
-    "univfd-lite", "lgrad", "dire", "npr",
+    "apn-mini", "lite0", "lite0-first3", "resnet50", "deit-s", "swin-t", "cnnspot", "spec", "f3net", "gramnet",
+    "univfd", "univfd-lite", "lgrad", "dire", "npr",
 )  # fmt: skip
 OWN_DEGRADATIONS = {"cnnspot": ("blur", "blur_sigma", "jpeg", "jpeg_quality")}
 OWN_TRAINING = ("learning_rate", "backbone_learning_rate", "precision")
