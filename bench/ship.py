@@ -3,18 +3,22 @@
     python bench/ship.py runs/apn-mini runs/compare/apn-mini.parquet
 
 The first is a run folder; the second a table of scores that leave-out runs of the same recipe gave to generators and
-cameras they never saw: calibration and thresholds come from these, since that is what the detector will meet.
+cameras they never saw: calibration and thresholds come from these, since that is what the detector will meet. The
+logits of the demo's images go into tests/shipped_logits.json, where a test looks for them.
 """
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from apn.data.samples import read_samples, write_manifest
+from apn.detector import load
 
-SHIPPED = Path(__file__).parent.parent / "apn" / "weights" / "apn-mini"
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "apn" / "weights" / "apn-mini"
 
 
 def main() -> None:
@@ -33,6 +37,11 @@ def main() -> None:
         ["calibrate", str(options.scores), "--out", str(SHIPPED / "calibration.json")],
     ):
         subprocess.run([apn, *arguments], check=True)
+    detector = load(SHIPPED)
+    rows = detector.detect_many(sorted((ROOT / "demo" / "images").iterdir()), stability=False)
+    logits = {Path(row.path).name: round(row.logit or 0.0, 5) for row in rows}
+    text = json.dumps({"sha256": detector.sha256, "logits": logits}, indent=2) + "\n"
+    (ROOT / "tests" / "shipped_logits.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

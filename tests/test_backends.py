@@ -60,7 +60,7 @@ def test_logits_come_in_the_order_of_the_crops(graph: Path, count: int, threads:
 
 def test_a_crop_gets_the_same_bits_in_any_company() -> None:
     shipped = onnx_backend(find_weights("apn-mini") / "model.onnx", threads=2)
-    images = crops(3, 224)
+    images = crops(3, apn.load("apn-mini").crop_size)
     together = shipped(images)
     assert (np.concatenate([shipped(image[None]) for image in images[::-1]])[::-1] == together).all()
 

@@ -1,6 +1,8 @@
 """The detector's promises: one image one row, scores that depend on nothing but the image, verdicts that hold."""
 
+import hashlib
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 import apn
+from apn.backends import find_weights
 from apn.calibration import Calibration
 from apn.crops import crop, tile_corners
 from apn.deliveries import DELIVERIES, deliver
@@ -197,6 +200,19 @@ def test_shipped_scores_do_not_depend_on_batch_size_or_company(shipped):
     alone = [shipped.detect(path, stability=False) for path in DEMO]
     for rows in (backwards, alone):
         assert [row.logit for row in rows] == pytest.approx([row.logit for row in together], abs=1e-5)
+
+
+def test_the_shipped_weights_say_what_they_said_when_they_were_shipped(shipped):
+    """Recorded by bench/ship.py: the demo's images, photographs of clear licences and pictures of our own making."""
+    recorded = json.loads((Path(__file__).parent / "shipped_logits.json").read_text())
+    assert recorded["sha256"] == shipped.sha256
+    rows = {Path(row.path).name: row.logit for row in shipped.detect_many(DEMO, stability=False)}
+    assert rows == pytest.approx(recorded["logits"], abs=1e-3)
+
+
+def test_the_recorded_hash_is_that_of_the_shipped_weights(shipped):
+    weights = find_weights("apn-mini") / "model.safetensors"
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == shipped.sha256
 
 
 def test_torch_gives_the_probabilities_of_the_shipped_graph(shipped):
