@@ -12,7 +12,7 @@ help:
 	@echo "make test   install everything and run the tests       (make test-slow: the slow ones too)"
 	@echo "make check  format, lint, types, tests"
 	@echo "make aligned  fakes of the corpus's photographs, for training (needs ../shared)"
-	@echo "make weights  train the detector that ships, and all it takes (needs ../shared; an hour of two cores)"
+	@echo "make weights  train the detector that ships, and all it takes (needs ../shared; 20 minutes of two cores)"
 	@echo "make bench  speed and memory of detection, and of the networks (an hour)"
 
 $(BIN)/python:
@@ -66,8 +66,8 @@ aligned: setup
 # The detector that ships: trained on everything; calibrated on what leave-out runs of the same recipe had never seen.
 weights: setup
 	$(BIN)/apn train configs/apn-mini.toml --device cpu --out runs/apn-mini
-	$(BIN)/python bench/compare.py --out runs/compare --methods apn-mini --offline
-	$(BIN)/python bench/ship.py runs/apn-mini runs/compare/apn-mini.parquet
+	$(BIN)/python bench/compare.py --out runs/leaveout --methods apn-mini --minutes 0 --offline
+	$(BIN)/python bench/ship.py runs/apn-mini runs/leaveout/apn-mini.parquet
 
 clean:
 	rm -rf .venv build *.egg-info

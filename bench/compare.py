@@ -88,7 +88,8 @@ def cell_config(method: str, fold: str, minutes: float, seed: int, overrides: Se
     for name in OWN_DEGRADATIONS.get(method, ()):
         data["degradations"][name] = getattr(own.data.degradations, name)
     train |= {name: getattr(own.train, name) for name in OWN_TRAINING}
-    train |= {"minutes": minutes, "steps": NEVER, "seed": seed, "validate_every": NEVER, "save_every": 200}
+    train |= {"minutes": minutes, "steps": NEVER} if minutes else {"minutes": None}
+    train |= {"seed": seed, "validate_every": NEVER, "save_every": 200}
     model = own.model.model_dump() | {"image_size": shared.model.image_size}
     values = {"name": method, "model": model, "loss": own.loss.model_dump(), "data": data, "train": train}
     return validate(Config, values, f"{method} on {fold}")
@@ -168,9 +169,10 @@ def refuse_others(cells: Sequence[Cell], minutes: float, seed: int) -> None:
     for cell in cells:
         if cell.last.is_dir():
             train = read_checkpoint_config(cell.last).train
-            if (train.minutes, train.seed) != (minutes, seed):
+            if (train.minutes or 0, train.seed) != (minutes, seed):
                 raise SystemExit(
-                    f"{cell.folder} was run with --minutes {train.minutes:g} --seed {train.seed}: choose another --out"
+                    f"{cell.folder} was run with --minutes {train.minutes or 0:g} --seed {train.seed}: "
+                    "choose another --out"
                 )
 
 
@@ -276,7 +278,9 @@ def _line(cells: Sequence[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs and tables")
-    parser.add_argument("--minutes", type=float, default=10, help="of training, each")
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="of training, each; 0: as many steps as configs/apn-mini.toml says"
+    )
     parser.add_argument("--methods", default=",".join(METHODS), help="names of configs/, with commas between")
     parser.add_argument("--folds", default="", help="names of folds.json, with commas between; all by default")
     parser.add_argument("--threads", type=int, default=1, help="processor cores of each process")
@@ -301,7 +305,8 @@ def main() -> None:
     refuse_others(cells, options.minutes, options.seed)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     well = run_all(cells, options)
-    text = tabulate(cells, folds, out, f"Leave-out folds, {options.minutes:g} minutes each, seed {options.seed}")
+    length = f"{options.minutes:g} minutes each" if options.minutes else "as many steps as apn-mini"
+    text = tabulate(cells, folds, out, f"Leave-out folds, {length}, seed {options.seed}")
     (out / "compare.md").write_text(text, encoding="utf-8")
     print(text)
     sys.exit(0 if well else 1)

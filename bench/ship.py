@@ -1,6 +1,6 @@
 """Makes a finished run the detector that ships, apn/weights/apn-mini. Run by `make weights`.
 
-    python bench/ship.py runs/apn-mini runs/compare/apn-mini.parquet
+    python bench/ship.py runs/apn-mini runs/leaveout/apn-mini.parquet
 
 The first is a run folder; the second a table of scores that leave-out runs of the same recipe gave to generators and
 cameras they never saw: calibration and thresholds come from these, since that is what the detector will meet. The

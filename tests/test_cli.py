@@ -157,7 +157,7 @@ def test_score_report_and_failed_rows(apn, tmp_path):
     assert apn("score", data, "--protocol", "both", "--out", table, "--retry-errors")[0] == 0
     code, out, _ = apn("report", table, "--resamples", 20, "--out", tmp_path / "report", "--no-page")
     assert code == 0
-    titles = "native (files as they are) and aligned (224 px centre, JPEG q96)"
+    titles = "native (files as they are) and aligned (160 px centre, JPEG q96)"
     assert f"## apn-mini, {titles}, by generator" in out
     assert "| all | 4 + 3 |" in out
     assert "shortcut probe" in out
@@ -170,7 +170,7 @@ def test_score_takes_settings_of_the_protocol_and_parts_of_the_data(apn, tmp_pat
     options = ("--protocol", "aligned", "--codec", "webp", "--quality", 70, "--limit", 5, "--seed", 1, "--no-probe")
     assert apn("score", data, *options, "--out", table)[0] == 0
     out = apn("report", table, "--resamples", 5)[1]
-    assert "aligned (224 px centre, WebP q70)" in out
+    assert "aligned (160 px centre, WebP q70)" in out
     assert "shortcut probe |" not in out
     code, _, err = apn("score", data, *options[:-3], "--seed", 2, "--out", table)
     assert (code, "holds scores of something else" in err) == (1, True)
