@@ -22,11 +22,10 @@ from apn.data.samples import Sample
 from apn.detector import TILES_PER_SIDE, Detector, load
 from apn.embeddings import COVERAGES, EMBEDDINGS, HEAT_MAPS, SHAPE
 from apn.evaluate import Counts
-from apn.explain_bands import settle
 from apn.heatmaps import tile_maps
 from apn.image import ImageError
 from apn.models.apn import APN
-from apn.models.bands import Proposals, hard_axis_mask
+from apn.models.bands import Proposals, hard_axis_mask, settle_bands
 from apn.protocols import Protocol
 from apn.scoretable import TableFacts
 from apn.scorewriter import Condition, ScoreWriter
@@ -169,7 +168,8 @@ def axis_coverage(model: APN, proposals: Proposals, weights: Tensor) -> Tensor:
     for component in proposals:
         for axis, edges in zip(("rows", "columns"), component, strict=True):
             folded = axis == "columns" or model.config.band_rows == "symmetric"
-            mask = hard_axis_mask(settle(edges, model.config), size // 2 + 1 if folded else size)
+            settled = settle_bands(edges, suppress=model.config.band_suppression)
+            mask = hard_axis_mask(settled, size // 2 + 1 if folded else size)
             mask = mask.float().mean(dim=2)  # (B, K, L) or, as stored, (B, K, S)
             share = (weights * mask).sum(dim=1) / weights.sum(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
             shares.append(share if folded else _fold(share))

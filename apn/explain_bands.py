@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apn.config import ModelConfig
 from apn.detection import Tile
 from apn.models.apn import APN
-from apn.models.bands import AxisBands, ComponentBands, Proposals, hard_axis_mask, suppress_bands, void_bands
+from apn.models.bands import AxisBands, ComponentBands, Proposals, hard_axis_mask, settle_bands
 
 COLOURS = ("red", "green", "blue")
 
@@ -119,15 +118,9 @@ def _intervals(model: APN, proposals: Proposals, band: int, colours: tuple[str, 
                     yield Interval(component, name, colours[colour], low, high, mirrored, bool(void[band, colour]))
 
 
-def settle(edges: AxisBands, config: ModelConfig) -> AxisBands:
-    """The bands that the network uses, of those it proposed."""
-    settled = void_bands(edges)
-    return suppress_bands(settled) if config.band_suppression else settled
-
-
 def axis_runs(model: APN, edges: AxisBands, axis: str) -> tuple[np.ndarray, np.ndarray]:
     """First and last position (K, C, 2) that each band selects along an axis of one tile, and (K, C) bool: void."""
-    settled = settle(edges, model.config)
+    settled = settle_bands(edges, suppress=model.config.band_suppression)
     size = model.config.image_size
     folded = axis == "columns" or model.config.band_rows == "symmetric"
     mask = hard_axis_mask(settled, size // 2 + 1 if folded else size)[0].cpu().numpy()  # (K, C, L), one run each

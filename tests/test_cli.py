@@ -15,26 +15,12 @@ import pytest
 import typer
 from PIL import Image
 
-from apn.cli import COMMANDS, Command, main
+from apn.cli import COMMANDS, Command
 from apn.detection import Detection
 from apn.rows import CsvRows, JsonRows, TableRows
 
 DEMO = Path(__file__).parent.parent / "demo" / "images"
 CAT = DEMO / "photo-cat.jpg"
-
-
-@pytest.fixture
-def apn(monkeypatch, capsys):
-    """Runs `apn ARGUMENTS` in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["apn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def test_detect_prints_a_row_an_image_and_exits_0(apn):

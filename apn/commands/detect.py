@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "--stability",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="Deliver each image a few more ways; `unsure` where the verdicts disagree. 5x the work; on by default.",
+        help="Deliver each image a few more ways; `unsure` where verdicts disagree. Up to 5x the work; on by default.",
     )
     add("--allow-truncated", action="store_true", help="Score files that end early, with a warning.")
     add(

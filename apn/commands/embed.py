@@ -10,20 +10,19 @@ import typer
 from apn.commands.options import (
     BatchSize,
     CalibrationOption,
+    DataOption,
     DeviceOption,
     LimitOption,
     RetryErrors,
     SeedOption,
     SplitOption,
     Weights,
+    end_of_table,
 )
 
 
 def embed(
-    data: Annotated[
-        list[str],
-        typer.Option(help="LAYOUT:ROOT, a folder or a manifest (docs/data.md); repeatable.", show_default=False),
-    ],
+    data: DataOption,
     out: Annotated[Path, typer.Option(help="Table to write, .parquet: a row an image.")],
     protocol: Annotated[
         Literal["native", "aligned", "fakes-jpeg"],
@@ -71,7 +70,4 @@ def embed(
             advance=advance,
         )
     typer.echo(f"{out}: {counts.rows - counts.failed} images embedded, {counts.failed} failed")
-    if counts.resumed:
-        typer.echo(f"{counts.resumed} of {counts.rows} rows were there from an earlier run")
-    if counts.failed:
-        sys.exit(1)
+    end_of_table(counts)

@@ -19,6 +19,7 @@ from apn.commands.options import (
     SeedOption,
     SplitOption,
     Weights,
+    end_of_table,
 )
 
 if TYPE_CHECKING:
@@ -108,10 +109,7 @@ def score(
             detector, samples, shown, out, facts, batch_size=batch_size, retry_errors=retry_errors, advance=advance
         )
     typer.echo(f"{out}: {counts.rows - counts.failed} images scored, {counts.failed} failed")
-    if counts.resumed:
-        typer.echo(f"{counts.resumed} of {counts.rows} rows were there from an earlier run")
-    if counts.failed:
-        sys.exit(1)
+    end_of_table(counts)
 
 
 def report(

@@ -1,11 +1,15 @@
-"""Options that several commands share, as typer annotations."""
+"""What several commands share: options, as typer annotations, and their last words."""
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from apn.commands import HELP
+
+if TYPE_CHECKING:
+    from apn.evaluate import Counts
 
 Weights = Annotated[str, typer.Option(help=HELP["weights"])]
 BackendOption = Annotated[Literal["auto", "onnx", "torch"], typer.Option(help=HELP["backend"])]
@@ -13,8 +17,20 @@ DeviceOption = Annotated[Literal["cpu", "cuda", "mps"], typer.Option(help=HELP["
 CalibrationOption = Annotated[Path | None, typer.Option(help=HELP["calibration"])]
 
 # Of the commands that score labelled data.
+DataOption = Annotated[
+    list[str],
+    typer.Option("--data", help="LAYOUT:ROOT, a folder or a manifest (docs/data.md); repeatable.", show_default=False),
+]
 SplitOption = Annotated[str, typer.Option("--split", help="Only this split of the data.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take this many images, drawn at random.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of the draw, and of the shortcut probe.")]
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Score again what failed in an earlier run.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Crops the network sees at once.")]
+
+
+def end_of_table(counts: "Counts") -> None:
+    """Says what of a table an earlier run had left; exit code 1 where a file failed."""
+    if counts.resumed:
+        typer.echo(f"{counts.resumed} of {counts.rows} rows were there from an earlier run")
+    if counts.failed:
+        sys.exit(1)

@@ -11,20 +11,19 @@ from apn.commands.options import (
     BackendOption,
     BatchSize,
     CalibrationOption,
+    DataOption,
     DeviceOption,
     LimitOption,
     RetryErrors,
     SeedOption,
     SplitOption,
     Weights,
+    end_of_table,
 )
 
 
 def robustness(
-    data: Annotated[
-        list[str],
-        typer.Option(help="LAYOUT:ROOT, a folder or a manifest (docs/data.md); repeatable.", show_default=False),
-    ],
+    data: DataOption,
     out: Annotated[Path, typer.Option(help="Table to write, .parquet: a row an image, degradation and level.")],
     only: Annotated[
         str, typer.Option(help="These degradations alone, such as jpeg,blur; docs/robustness.md lists all.")
@@ -87,7 +86,4 @@ def robustness(
         f"{out}: {len(samples)} images under {len(shown)} conditions, {counts.rows - counts.failed} scored, "
         f"{counts.failed} failed; curves: apn report {out} --out DIR"
     )
-    if counts.resumed:
-        typer.echo(f"{counts.resumed} of {counts.rows} rows were there from an earlier run")
-    if counts.failed:
-        sys.exit(1)
+    end_of_table(counts)

@@ -90,6 +90,12 @@ def suppress_bands(bands: AxisBands) -> AxisBands:
     return AxisBands(*(torch.where(kept, values, 0.0) for values in bands))
 
 
+def settle_bands(bands: AxisBands, *, suppress: bool) -> AxisBands:
+    """The bands that a network uses, of those it proposed: voided, and suppressed where it is told to."""
+    settled = void_bands(bands)
+    return suppress_bands(settled) if suppress else settled
+
+
 def hard_axis_mask(bands: AxisBands, length: int) -> Tensor:
     """(B, K, C, L) bool: positions floor(start L) .. floor(end L) inclusive, clamped to the axis. No gradient."""
     first, last = ((edge.detach() * length).floor().clamp(0, length - 1) for edge in (bands.start, bands.end))

@@ -23,9 +23,8 @@ from apn.models.bands import (
     mirror_rows,
     purify,
     remainder,
+    settle_bands,
     soft_axis_mask,
-    suppress_bands,
-    void_bands,
 )
 from apn.models.fourier import FFT, MatrixDFT
 
@@ -149,14 +148,12 @@ def band_mask(config: ModelConfig, bands: ComponentBands, height: int, columns: 
     symmetric = config.band_rows == "symmetric"
     lengths = (height // 2 + 1 if symmetric else height, columns)
 
-    def settle(axis: AxisBands) -> AxisBands:
-        axis = void_bands(axis)
-        return suppress_bands(axis) if config.band_suppression else axis
+    settled = (settle_bands(axis, suppress=config.band_suppression) for axis in bands)
 
     def join(rows: Tensor, columns: Tensor) -> Tensor:
         return join_axes(mirror_rows(rows, height) if symmetric else rows, columns)
 
-    hard = join(*(hard_axis_mask(settle(axis), n) for axis, n in zip(bands, lengths, strict=True)))
+    hard = join(*(hard_axis_mask(axis, n) for axis, n in zip(settled, lengths, strict=True)))
     if config.bands == "hard" or (config.bands == "straight-through" and not torch.is_grad_enabled()):
         return hard
     width = config.band_edge_width

@@ -1,33 +1,17 @@
 """`apn scan` as its users type it, with the shipped weights."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scanning import picture, rows_of
 
-from apn.cli import main
 from apn.commands import UsageError
 from apn.commands.scan import _has_ray
 from apn.detector import load
 
 DEMO = Path(__file__).parent.parent.parent / "demo" / "images"
-
-
-@pytest.fixture
-def apn(monkeypatch, capsys):
-    """Runs `apn ARGUMENTS` in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["apn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        printed = capsys.readouterr()
-        return int(stopped.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def test_a_scan_says_what_detect_says(apn, tmp_path):
