@@ -73,7 +73,7 @@ def build_backbone(name: str, *, pretrained: bool = False, image_size: int | Non
 
 
 # "efficientnet_lite0_first3": a timm EfficientNet without what follows its third stage. What is left sees a few dozen
-# pixels at a time: it cannot learn what a picture shows, which is what does not carry over to other generators.
+# pixels at a time: texture rather than what a picture shows.
 FIRST_STAGES = re.compile(r"(?P<whole>\w+)_first(?P<stages>[1-9])")
 
 

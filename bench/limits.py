@@ -1,0 +1,77 @@
+"""What a detector's thresholds are worth on leave-out folds, by group: the numbers of docs/model-card.md.
+
+    python bench/limits.py runs/leaveout/apn-mini.parquet [--calibration apn/weights/apn-mini]
+
+The table is one of bench/compare.py: each image scored by the network that never saw its generator or source, its
+`subset` the fold. A generator is told from the real images of its fold. Thresholds are the calibration's.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from apn.calibration import Calibration, read_calibration
+from apn.metrics import auc
+from apn.report.build import protocols
+from apn.scoretable import Scores, read_scores
+
+ROOT = Path(__file__).parent.parent
+MANY = 20  # images that a group needs to be held against a goal
+
+
+class Told(NamedTuple):
+    """How well one generator is told from the real images of its fold."""
+
+    generator: str
+    images: int
+    auc: float
+
+
+def by_generator(scores: Scores) -> Iterator[Told]:
+    for fold in scores.subset.present():
+        inside = scores.subset.where(fold)
+        real = inside & (scores.labels == 0)
+        for generator in scores.generator.present(inside & (scores.labels == 1)):
+            made = inside & scores.generator.where(generator)
+            both = real | made
+            yield Told(generator, int(made.sum()), auc(scores.labels[both], scores.logits[both]))
+
+
+def lines(scores: Scores, calibration: Calibration) -> Iterator[str]:
+    """Of one protocol."""
+    told = list(by_generator(scores))
+    many = sorted((one for one in told if one.images >= MANY), key=lambda one: one.auc)
+    yield f"- mean AUC over {len(told)} generators {np.mean([one.auc for one in told]):.3f}"
+    yield f"- {sum(one.auc < 0.8 for one in many)} of {len(many)} with {MANY} images or more under 0.80: " + ", ".join(
+        f"{one.generator} {one.auc:.3f}" for one in many
+    )
+    verdicts = np.array([calibration.verdict(calibration.probability(logit)) for logit in scores.logits])
+    for label, name in enumerate(("real", "generated")):
+        of = scores.labels == label
+        shares = [f"{word} {np.mean(verdicts[of] == word):.1%}" for word in ("generated", "unsure", "real")]
+        yield f"- {int(of.sum())} {name} images are called: {', '.join(shares)}"
+    real = scores.labels == 0
+    sources = {name: real & scores.source.where(name) for name in scores.source.present(real)}
+    yield "- real ones called generated, by source: " + ", ".join(
+        f"{name} {np.mean(verdicts[of] == 'generated'):.1%} of {int(of.sum())}" for name, of in sources.items()
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scores", type=Path)
+    parser.add_argument("--calibration", type=Path, default=ROOT / "apn" / "weights" / "apn-mini")
+    options = parser.parse_args()
+    (scores,) = read_scores([options.scores])
+    scores = scores.take(~scores.failed)
+    calibration = read_calibration(options.calibration)
+    for title in protocols(scores):
+        print(f"\n{title}\n")
+        print("\n".join(lines(scores.take(scores.protocol.where(title)), calibration)))
+
+
+if __name__ == "__main__":
+    main()
