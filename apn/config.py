@@ -45,7 +45,8 @@ class ModelConfig(Settings):
         description="first weights of the heads: PyTorch's, under which the layers from backbone to logits "
         "shrink the signal (official), or He's, which keep its size",
     )
-    spatial_normalize: bool = Field(False, description="ImageNet mean and std before the spatial backbone")
+    spatial_normalize: bool = Field(False, description="the weights' own mean and std before the spatial backbone")
+    spatial_dropout: float = Field(0.0, ge=0, lt=1, description="share of the spatial backbone's features dropped")
 
 
 class BaselineConfig(Settings):

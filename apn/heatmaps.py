@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apn.models.apn import APN
+from apn.models.statistics import StageStatistics
 
 TINY = float(np.finfo(np.float32).tiny)
 IMAGES_AT_ONCE = 16  # tiles times bands that the network sees together; their feature maps are held for the gradient
@@ -53,7 +54,7 @@ def cam_site(backbone: nn.Module) -> Site:
     """The last layer of a backbone of `apn.models.backbones` that still has places, after its activation.
 
     That is the last stage (ResNet, ConvNeXt and most of timm: `feature_info`), EfficientNet's convolution after it, and
-    Swin's final norm. Raises ValueError for a backbone that does not tell its stages.
+    Swin's final norm; for statistics of several stages the first of them, since all evidence passes it. Raises ValueError for a backbone that does not tell its stages.
     """
     name = _last_layer(backbone)
     if name is None:
@@ -65,6 +66,8 @@ def cam_site(backbone: nn.Module) -> Site:
 
 
 def _last_layer(backbone: nn.Module) -> str | None:
+    if isinstance(backbone, StageStatistics):
+        return f"stages.{min(backbone.chosen) - 1}"
     layers = dict(backbone.named_children())
     if {"conv_head", "bn2"} <= layers.keys():  # EfficientNet: bn2 has the activation in it
         return "bn2"

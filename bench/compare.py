@@ -3,7 +3,8 @@
     python bench/compare.py --out runs/compare [--minutes 10] [--methods apn-mini,npr] [--folds gan] [--jobs 2]
 
 Alike: the data, crops, degradations, batch size, schedule, weight average, seed and minutes of configs/apn-mini.toml;
-a method's own are its network, its learning rates, its precision and, for CNNSpot, its blur and JPEG. Each method on
+a method's own are its network, its learning rates, its precision and, for CNNSpot, its blur and JPEG. apn-mini
+stops at the steps that it ships with, where these come first: its runs are those of the shipped recipe. Each method on
 each fold is a process of its own with --threads cores, --jobs of them at once. Stop it at any time: the same command
 goes on where it was. It ends with OUT/compare.md and a table of scores a method, OUT/<method>.parquet, for
 `apn report OUT/*.parquet`. Methods whose pretrained weights cannot be had start from random ones, or are not run where
@@ -42,12 +43,13 @@ from apn.scoretable import METADATA_KEY, Scores, Shortcut, read_scores, read_tab
 
 ROOT = Path(__file__).parent.parent
 METHODS = (
-    "apn-mini", "lite0", "lite0-first3", "resnet50", "deit-s", "swin-t", "cnnspot", "spec", "f3net", "gramnet",
+    "apn-mini", "lite0", "lite0-stats", "resnet50", "deit-s", "swin-t", "cnnspot", "spec", "f3net", "gramnet",
     "univfd", "univfd-lite", "lgrad", "dire", "npr",
 )  # fmt: skip
 OWN_DEGRADATIONS = {"cnnspot": ("blur", "blur_sigma", "jpeg", "jpeg_quality")}
 OWN_TRAINING = ("learning_rate", "backbone_learning_rate", "precision")
 NEEDS_WEIGHTS = ("univfd", "dire")  # what is frozen in them would know nothing
+SHIPPED = "apn-mini"  # has a recipe of so many steps, at most
 NEVER = 10**9  # steps
 # One core a process trains as fast as two shared ones; and large buffers are kept, not given back after every step.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "2000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
@@ -88,7 +90,9 @@ def cell_config(method: str, fold: str, minutes: float, seed: int, overrides: Se
     for name in OWN_DEGRADATIONS.get(method, ()):
         data["degradations"][name] = getattr(own.data.degradations, name)
     train |= {name: getattr(own.train, name) for name in OWN_TRAINING}
-    train |= {"minutes": minutes, "steps": NEVER} if minutes else {"minutes": None}
+    train["minutes"] = minutes or None
+    if minutes and method != SHIPPED:
+        train["steps"] = NEVER
     train |= {"seed": seed, "validate_every": NEVER, "save_every": 200}
     model = own.model.model_dump() | {"image_size": shared.model.image_size}
     values = {"name": method, "model": model, "loss": own.loss.model_dump(), "data": data, "train": train}

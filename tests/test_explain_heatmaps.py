@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from apn.heatmaps import cam_site, enlarge, normalize, stitch, tile_maps
 from apn.models.apn import APN
+from apn.models.backbones import build_backbone
+from apn.models.statistics import StageStatistics, statistics
 
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "convnext": lambda: ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 16, 24), num_classes=0),
@@ -97,6 +99,25 @@ def test_a_backbone_is_looked_at_where_it_still_has_places(kind: str) -> None:
     assert expected.ndim == 3
     assert expected.max() > 0
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-7)
+
+
+def test_statistics_of_stages_are_looked_at_in_the_first_of_them() -> None:
+    """All that the later ones tell has passed there: the gradient is that of all of them together."""
+    backbone = build_backbone("tf_efficientnet_lite0_stats24").eval()
+    assert isinstance(backbone, StageStatistics)
+    model, tiles = model_with(backbone), noise(2, seed=1)
+    found = tile_maps(model, tiles).spatial
+
+    second = backbone.stages[1](backbone.stages[0](backbone.stem(tiles))).detach().requires_grad_()
+    maps = [second, backbone.stages[3](backbone.stages[2](second))]
+    embedding = model.spatial.head(backbone.standardize(torch.cat([statistics(one) for one in maps], dim=1)))
+    basis = model.spatial.artifact_basis
+    logits = model.classifier(embedding @ basis.T @ basis / 2)
+    (gradient,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), second)
+    expected = (gradient.relu() * second).sum(dim=1).relu().detach()
+    assert expected.shape == (2, 16, 16)
+    assert expected.max() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_the_network_is_left_as_it_was() -> None:

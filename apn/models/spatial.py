@@ -35,6 +35,7 @@ class SpatialBranch(nn.Module):
         super().__init__()
         dim = config.embedding_dim
         self.backbone = build_backbone(config.spatial_backbone, pretrained=config.pretrained)
+        self.dropout = nn.Dropout(config.spatial_dropout)
         self.head = nn.Sequential(nn.Linear(num_features(self.backbone), dim), nn.ReLU(), nn.Linear(dim, dim))
         identity = torch.eye(dim)
         self.irrelevant_basis = nn.Parameter(identity[: dim // 2].clone())
@@ -46,7 +47,7 @@ class SpatialBranch(nn.Module):
     def embed(self, image: Tensor) -> Tensor:
         """The embedding before it is split, (B, D)."""
         pixels = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.head(self.backbone(pixels))
+        return self.head(self.dropout(self.backbone(pixels)))
 
     def forward(self, image: Tensor) -> SpatialOutput:
         embedding = self.embed(image)

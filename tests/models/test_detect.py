@@ -23,7 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "channel_order": "bgr",
     },
     "convnext": {"spatial_backbone": "test_convnext", "band_encoder": "resnet18"},
-    "lite": {"spatial_backbone": "efficientnet_lite0"},
+    "lite": {"spatial_backbone": "tf_efficientnet_lite0"},
 }
 
 

@@ -1,0 +1,70 @@
+"""A backbone that never learns, read by the statistics of its stages: texture at several scales, not what is shown.
+
+A few thousand pictures teach a whole ImageNet network the scenes and cameras they show; left as it is, and asked only how
+strongly and how unevenly its filters answer, it carries over to generators it has not seen (docs/results.md).
+
+Sources: frozen features, Ojha et al., "Towards universal fake image detectors that generalize across generative
+models", CVPR 2023; mean and standard deviation as what a picture's style is, Huang and Belongie, "Arbitrary style
+transfer in real-time with adaptive instance normalization", ICCV 2017.
+Dimensions: B batch, H x W pixels, F_s channels of stage s, N = sum of 2 F_s features.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from timm.models.efficientnet import EfficientNet
+from torch import Tensor, nn
+
+# Of the running mean and variance: the trunk does not change, so a long memory is all gain.
+MOMENTUM = 0.02
+
+
+class StageStatistics(nn.Module):
+    """Image (B, 3, H, W) -> mean and standard deviation over places of each chosen stage's channels, standardised (B, N).
+
+    stages: which of the network's, from 1, in rising order; what follows the last is dropped. Only the mean and
+    variance that the features are standardised by follow the data, as a batch norm's do.
+    Raises ValueError for another network than a timm EfficientNet, or a stage that it does not have.
+    """
+
+    def __init__(self, network: nn.Module, stages: Sequence[int], name: str) -> None:
+        super().__init__()
+        if not isinstance(network, EfficientNet) or list(stages) != sorted(set(stages)) or stages[-1] > len(network.blocks):
+            raise ValueError(f"no backbone {name!r}: expected a timm EfficientNet and stages of it in rising order")
+        self.stem = nn.Sequential(network.conv_stem, network.bn1)
+        self.stages = nn.ModuleList(list(network.blocks)[: stages[-1]])
+        self.chosen = frozenset(stages)
+        self.pretrained_cfg = network.pretrained_cfg
+        self.requires_grad_(False)
+        with torch.no_grad():
+            channels = sum(maps.shape[1] for maps in self.maps(torch.zeros(1, 3, 64, 64)))
+        self.num_features = 2 * channels
+        self.standardize = nn.BatchNorm1d(self.num_features, affine=False, momentum=MOMENTUM)
+        self.train()
+
+    def train(self, mode: bool = True) -> "StageStatistics":
+        """The network stays in evaluation mode: batch norm statistics count as learning."""
+        super().train(mode)
+        self.stem.eval()
+        self.stages.eval()
+        return self
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """What the chosen stages give, (B, F_s, h, w) each."""
+        found, maps = [], self.stem(image)
+        for number, stage in enumerate(self.stages, start=1):
+            maps = stage(maps)
+            if number in self.chosen:
+                found.append(maps)
+        return found
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.standardize(torch.cat([statistics(maps) for maps in self.maps(image)], dim=1))
+
+
+def statistics(maps: Tensor) -> Tensor:
+    """(B, F, h, w) -> mean and standard deviation over places (B, 2 F)."""
+    mean = maps.mean(dim=(2, 3))
+    # The floor keeps the gradient finite where a channel is the same everywhere.
+    variance = (maps - mean[:, :, None, None]).square().mean(dim=(2, 3))
+    return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
