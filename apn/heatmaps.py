@@ -54,7 +54,8 @@ def cam_site(backbone: nn.Module) -> Site:
     """The last layer of a backbone of `apn.models.backbones` that still has places, after its activation.
 
     That is the last stage (ResNet, ConvNeXt and most of timm: `feature_info`), EfficientNet's convolution after it, and
-    Swin's final norm; for statistics of several stages the first of them, since all evidence passes it. Raises ValueError for a backbone that does not tell its stages.
+    Swin's final norm; of statistics of several stages the first, since all evidence passes it.
+    Raises ValueError for a backbone that does not tell its stages.
     """
     name = _last_layer(backbone)
     if name is None:

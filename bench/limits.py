@@ -1,6 +1,6 @@
 """What a detector's thresholds are worth on leave-out folds, by group: the numbers of docs/model-card.md.
 
-    python bench/limits.py runs/leaveout/apn-mini.parquet [--calibration apn/weights/apn-mini]
+    python bench/limits.py runs/leaveout/apn-mini.parquet [--calibration apn/weights/apn-mini] [--figure AUC.png]
 
 The table is one of bench/compare.py: each image scored by the network that never saw its generator or source, its
 `subset` the fold. A generator is told from the real images of its fold. Thresholds are the calibration's.
@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from apn.calibration import Calibration, read_calibration
 from apn.metrics import auc
-from apn.report.build import protocols
+from apn.report.build import estimate_metrics, protocols
+from apn.report.canvas import save_figure
+from apn.report.figures import Dots, dot_figure
+from apn.report.results import Threshold
 from apn.scoretable import Scores, read_scores
 
 ROOT = Path(__file__).parent.parent
+HALF = Threshold(0.5, "probability", "0.5")
 MANY = 20  # images that a group needs to be held against a goal
 
 
@@ -60,10 +65,33 @@ def lines(scores: Scores, calibration: Calibration) -> Iterator[str]:
     )
 
 
+def figure(scores: Scores, title: str) -> Figure:
+    """AUC of each generator against the real images of its fold with its interval, a series a protocol, worst first."""
+    series, order = [], []
+    for protocol in protocols(scores):
+        one = scores.take(scores.protocol.where(protocol))
+        told = list(by_generator(one))
+        order = order or [row.generator for row in sorted(told, key=lambda row: row.auc)]
+        found, _ = estimate_metrics(
+            one, [np.ones(len(one.labels), bool), *(_against(one, name) for name in order)], HALF
+        )
+        series.append(Dots(protocol, [metrics.auc for metrics in found[1:]]))
+    sizes = {row.generator: row.images for row in told}
+    return dot_figure([f"{name} ({sizes[name]})" for name in order], series, title)
+
+
+def _against(scores: Scores, generator: str) -> np.ndarray:
+    """(N,): this generator, and the real images of its fold."""
+    made = scores.generator.where(generator) & (scores.labels == 1)
+    (fold,) = scores.subset.present(made)
+    return made | (scores.subset.where(fold) & (scores.labels == 0))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scores", type=Path)
     parser.add_argument("--calibration", type=Path, default=ROOT / "apn" / "weights" / "apn-mini")
+    parser.add_argument("--figure", type=Path, help="PNG or SVG of the AUC by generator")
     options = parser.parse_args()
     (scores,) = read_scores([options.scores])
     scores = scores.take(~scores.failed)
@@ -71,6 +99,8 @@ def main() -> None:
     for title in protocols(scores):
         print(f"\n{title}\n")
         print("\n".join(lines(scores.take(scores.protocol.where(title)), calibration)))
+    if options.figure:
+        save_figure(figure(scores, "Generators that training never saw (images)"), options.figure)
 
 
 if __name__ == "__main__":

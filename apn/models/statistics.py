@@ -1,7 +1,8 @@
 """A backbone that never learns, read by the statistics of its stages: texture at several scales, not what is shown.
 
-A few thousand pictures teach a whole ImageNet network the scenes and cameras they show; left as it is, and asked only how
-strongly and how unevenly its filters answer, it carries over to generators it has not seen (docs/results.md).
+A few thousand pictures teach a whole ImageNet network the scenes and cameras they show. Left as it is, and asked only
+how strongly and how unevenly its filters answer, it carries over better to generators it has not seen
+(docs/results.md).
 
 Sources: frozen features, Ojha et al., "Towards universal fake image detectors that generalize across generative
 models", CVPR 2023; mean and standard deviation as what a picture's style is, Huang and Belongie, "Arbitrary style
@@ -20,7 +21,7 @@ MOMENTUM = 0.02
 
 
 class StageStatistics(nn.Module):
-    """Image (B, 3, H, W) -> mean and standard deviation over places of each chosen stage's channels, standardised (B, N).
+    """Image (B, 3, H, W) -> standardised mean and deviation over places of the chosen stages' channels (B, N).
 
     stages: which of the network's, from 1, in rising order; what follows the last is dropped. Only the mean and
     variance that the features are standardised by follow the data, as a batch norm's do.
@@ -29,7 +30,8 @@ class StageStatistics(nn.Module):
 
     def __init__(self, network: nn.Module, stages: Sequence[int], name: str) -> None:
         super().__init__()
-        if not isinstance(network, EfficientNet) or list(stages) != sorted(set(stages)) or stages[-1] > len(network.blocks):
+        rising = list(stages) == sorted(set(stages))
+        if not isinstance(network, EfficientNet) or not rising or stages[-1] > len(network.blocks):
             raise ValueError(f"no backbone {name!r}: expected a timm EfficientNet and stages of it in rising order")
         self.stem = nn.Sequential(network.conv_stem, network.bn1)
         self.stages = nn.ModuleList(list(network.blocks)[: stages[-1]])

@@ -96,7 +96,8 @@ def test_packaged_weights_know_a_picture_from_its_scrambled_self() -> None:
 
 
 def test_source_of_the_starting_weights() -> None:
-    assert pretrained_source("tf_efficientnet_lite0_stats1246", True) == pretrained_source("tf_efficientnet_lite0", True)
+    whole = "tf_efficientnet_lite0"
+    assert pretrained_source(f"{whole}_stats1246", True) == pretrained_source(whole, True)
     assert pretrained_source("resnet18", False) == "random"
     assert pretrained_source("resnet18", True) == "timm resnet18"
 
