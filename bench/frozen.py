@@ -6,14 +6,15 @@ Every image gives the mean and deviation of each stage's channels, of --crops tr
 configs/apn-mini.toml says, and of the centre of 224 pixels under both protocols. On each fold of `folds.json` a
 logistic regression with a strong penalty, which has no seed, learns from these; classes weigh alike, generators and
 sources by the root of their size. AUC, aligned / native, is over all images of a fold; the last column is the mean
-over generators of 20 and more images.
+over generators of 20 and more images. Then the head and classifier of APN's spatial branch learn instead, for the steps
+and rates of configs/apn-mini.toml, with embeddings of 128 and of 256 numbers and --seeds seeds each.
 --aligned: fakes of `apn synthesize` as one more generator, with a quarter and half of the weight of the generated ones.
 It first says how many ImageNet photographs of the corpus the packaged weights name right in either network of timm's.
 """
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from apn.config import read_config
 from apn.crops import CROP_SIZE, center_crop
@@ -30,14 +35,18 @@ from apn.data.splits import leave_out, read_folds, stratum
 from apn.data.transforms import TrainTransform, align, resize
 from apn.image import load_image
 from apn.metrics import auc
+from apn.models.apn import classifier, he_start
 from apn.models.backbones import build_backbone, normalization
+from apn.models.spatial import project
 from apn.models.statistics import StageStatistics, statistics
+from apn.optim import model_rate_factor
 
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT.parent / "shared/corpus"
 NETWORK = "tf_efficientnet_lite0"
 STAGES = 7
 SETS = ((1,), (2,), (3,), (4,), (5,), (6,), (7,), (1, 2, 3, 4), (1, 2, 4, 6), (1, 2, 3, 4, 5, 6, 7))
+OURS = (1, 2, 4, 6)  # apn-mini's
 PENALTY = 1e-3  # C of scikit-learn
 MANY = 20
 
@@ -91,10 +100,70 @@ def weights(samples: Sequence[Sample]) -> np.ndarray:
     return each * len(samples) / 2
 
 
+Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]  # features, labels, weights
+
+
+def logistic(features: np.ndarray, labels: np.ndarray, weigh: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=300))
+    model.fit(features, labels, logisticregression__sample_weight=weigh)
+    return model.decision_function
+
+
+class SpatialHead(nn.Module):
+    """APN's spatial branch after its backbone, with the classifier: standardised features (B, F) -> logits (B, 2)."""
+
+    def __init__(self, count: int, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Sequential(nn.Linear(count, dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.basis = nn.Parameter(torch.eye(dim)[dim // 2 :].clone())
+        self.classifier = classifier(dim)
+        self.apply(he_start)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.classifier(project(self.head(self.dropout(features)), self.basis))
+
+
+def spatial_head(dim: int, seed: int) -> Fit:
+    """The fit of a SpatialHead as apn-mini's is, on batches drawn by weight."""
+    config = read_config(ROOT / "configs/apn-mini.toml")
+
+    def fit(features: np.ndarray, labels: np.ndarray, weigh: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        scaler = StandardScaler().fit(features)
+        seen = torch.from_numpy(scaler.transform(features).astype(np.float32))
+        network = SpatialHead(features.shape[1], dim, config.model.spatial_dropout)
+        optimizer = AdamW(network.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
+        schedule = LambdaLR(optimizer, lambda step: model_rate_factor(config.train, step))
+        for _ in range(config.train.steps):
+            chosen = rng.choice(len(seen), config.train.batch_size, p=weigh / weigh.sum())
+            loss = cross_entropy(network(seen[chosen]), torch.from_numpy(labels[chosen]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        network.eval()
+
+        def logits(features: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                both = network(torch.from_numpy(scaler.transform(features).astype(np.float32))).numpy()
+            return both[:, 1] - both[:, 0]
+
+        return logits
+
+    return fit
+
+
 def run(
-    samples: Sequence[Sample], table: np.ndarray, fakes: Sequence[Sample], fake_table: np.ndarray, share: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """AUC (folds, 2) of all images of a fold, and its mean over generators (2,); aligned, native."""
+    samples: Sequence[Sample],
+    table: np.ndarray,
+    fit: Fit,
+    fakes: Sequence[Sample] = (),
+    fake_table: np.ndarray | None = None,
+    share: float = 0.0,
+) -> np.ndarray:
+    """AUC (folds + 2, 2), aligned and native: of all images of a fold, the folds' mean, the mean over generators."""
     index = {sample.path: i for i, sample in enumerate(samples)}
     crops = table.shape[1] - 2
     folds, generators = [], []
@@ -103,25 +172,23 @@ def run(
         mine, theirs = ([index[sample.path] for sample in part] for part in (train, test))
         weigh, labels = weights(train), np.array([sample.label for sample in train])
         seen = table[mine, :crops]
-        if share:
+        if fake_table is not None:
             known = {sample.path.resolve() for sample in train}
             pairs = [i for i, fake in enumerate(fakes) if Path(fake.original).resolve() in known]
             weigh[labels == 1] *= 1 - share
             weigh = np.concatenate([weigh, np.full(len(pairs), share * len(train) / 2 / len(pairs))])
             labels = np.concatenate([labels, np.ones(len(pairs), int)])
             seen = np.concatenate([seen, fake_table[pairs, :crops]])
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=300))
-        repeat = {"logisticregression__sample_weight": np.repeat(weigh / crops, crops)}
-        model.fit(seen.reshape(-1, seen.shape[-1]), np.repeat(labels, crops), **repeat)
+        decide = fit(seen.reshape(-1, seen.shape[-1]), np.repeat(labels, crops), np.repeat(weigh / crops, crops))
         tested = np.array([sample.label for sample in test])
-        logits = np.stack([model.decision_function(table[theirs, crops + i]) for i in range(2)])
+        logits = [decide(table[theirs, crops + i]) for i in range(2)]
         folds.append([auc(tested, one) for one in logits])
         names = np.array([sample.generator if sample.label else "" for sample in test])
         for name, size in Counter(names[names != ""]).items():
             if size >= MANY:
                 both = (tested == REAL) | (names == name)
                 generators.append([auc(tested[both], one[both]) for one in logits])
-    return np.array(folds), np.mean(generators, axis=0)
+    return np.array([*folds, np.mean(folds, axis=0), np.mean(generators, axis=0)])
 
 
 def named_right(name: str, samples: Sequence[Sample]) -> float:
@@ -151,6 +218,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the features")
     parser.add_argument("--aligned", type=Path, help="a folder of `apn synthesize`")
     parser.add_argument("--crops", type=int, default=3, help="training crops of an image")
+    parser.add_argument("--seeds", type=int, default=5, help="of APN's head")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
     photographs = [sample for sample in samples if sample.source == "imagenet_samples"]
@@ -158,16 +226,31 @@ def main() -> None:
         print(f"{name}: names {named_right(name, photographs):.1%} of {len(photographs)} right", flush=True)
     table = kept(options.out / "corpus.npy", samples, options.crops)
     fakes = sorted(read_samples(options.aligned)) if options.aligned else []
-    fake_table = kept(options.out / "aligned.npy", fakes, options.crops) if fakes else np.empty(0)
+    fake_table = kept(options.out / "aligned.npy", fakes, options.crops) if fakes else None
     of_stage = columns()
-    print("| stages | aligned fakes | " + " | ".join(read_folds(CORPUS / "folds.json")) + " | mean | over generators |")
-    print("|" + "---|" * 9)
+    print(
+        "| stages | learns | aligned fakes | "
+        + " | ".join(read_folds(CORPUS / "folds.json"))
+        + " | mean | generators |"
+    )
+    print("|" + "---|" * 10)
     for stages in SETS:
-        for share in (0.0, 0.25, 0.5) if fakes and stages == (1, 2, 4, 6) else (0.0,):
-            pick = np.concatenate([of_stage[stage - 1] for stage in stages])
-            folds, mean = run(samples, table[..., pick], fakes, fake_table[..., pick] if share else fake_table, share)
-            cells = [f"{one[0]:.3f} / {one[1]:.3f}" for one in [*folds, folds.mean(axis=0), mean]]
-            print(f"| {', '.join(map(str, stages))} | {share:.0%} | " + " | ".join(cells) + " |", flush=True)
+        pick = np.concatenate([of_stage[stage - 1] for stage in stages])
+        print(_line(stages, "logistic", 0, run(samples, table[..., pick], logistic)), flush=True)
+    pick = np.concatenate([of_stage[stage - 1] for stage in OURS])
+    for share in (0.25, 0.5) if fake_table is not None else ():
+        found = run(samples, table[..., pick], logistic, fakes, fake_table[..., pick], share)
+        print(_line(OURS, "logistic", share, found), flush=True)
+    for dim in (128, 256):
+        each = [run(samples, table[..., pick], spatial_head(dim, seed)) for seed in range(options.seeds)]
+        print(_line(OURS, f"APN's head, D = {dim}", 0, np.mean(each, axis=0)), flush=True)
+        means = [f"{one[-2, 0]:.3f}" for one in each]
+        print(f"(means of {options.seeds} seeds; aligned means of each: {', '.join(means)})", flush=True)
+
+
+def _line(stages: Sequence[int], learns: str, share: float, found: np.ndarray) -> str:
+    cells = [f"{one[0]:.3f} / {one[1]:.3f}" for one in found]
+    return f"| {', '.join(map(str, stages))} | {learns} | {share:.0%} | " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":
