@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from tiny import tiny_config
@@ -133,6 +134,10 @@ def test_comparison_runs_crops_together_and_alone() -> None:
 
 
 def test_the_shipped_graph_names_no_file_of_the_machine_that_made_it() -> None:
-    graph = (Path(apn.export.__file__).parent / "weights/apn-mini/model.onnx").read_bytes()
+    model = onnx.load(Path(apn.export.__file__).parent / "weights/apn-mini/model.onnx")
+    for tensor in model.graph.initializer:  # among millions of weights any three bytes are there
+        tensor.ClearField("raw_data")
+    graph = model.SerializeToString()
+    assert len(model.graph.node) > 100
     assert b".py" not in graph
     assert b"stack_trace" not in graph
