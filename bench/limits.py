@@ -67,17 +67,16 @@ def lines(scores: Scores, calibration: Calibration) -> Iterator[str]:
 
 def figure(scores: Scores, title: str) -> Figure:
     """AUC of each generator against the real images of its fold with its interval, a series a protocol, worst first."""
-    series, order = [], []
-    for protocol in protocols(scores):
+    first, *_ = titles = protocols(scores)
+    told = sorted(by_generator(scores.take(scores.protocol.where(first))), key=lambda row: row.auc)
+    order, series = [row.generator for row in told], []
+    for protocol in titles:
         one = scores.take(scores.protocol.where(protocol))
-        told = list(by_generator(one))
-        order = order or [row.generator for row in sorted(told, key=lambda row: row.auc)]
         found, _ = estimate_metrics(
             one, [np.ones(len(one.labels), bool), *(_against(one, name) for name in order)], HALF
         )
         series.append(Dots(protocol, [metrics.auc for metrics in found[1:]]))
-    sizes = {row.generator: row.images for row in told}
-    return dot_figure([f"{name} ({sizes[name]})" for name in order], series, title)
+    return dot_figure([f"{row.generator} ({row.images})" for row in told], series, title)
 
 
 def _against(scores: Scores, generator: str) -> np.ndarray:

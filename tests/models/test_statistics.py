@@ -7,6 +7,7 @@ from tiny import noise
 from torch import nn
 
 from apn.models.backbones import build_backbone, normalization, num_features
+from apn.models.folding import folded
 from apn.models.statistics import MOMENTUM, StageStatistics, statistics
 
 NAME = "tf_efficientnet_lite0_stats13"
@@ -53,9 +54,8 @@ def test_only_the_standardisation_follows_the_data() -> None:
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     changed = {name for name, value in backbone.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {f"standardize.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
-    again = backbone.standardize.running_mean
     raw = torch.cat([statistics(maps) for maps in backbone.maps(noise(8))], dim=1)
-    torch.testing.assert_close(again, MOMENTUM * raw.mean(0))
+    torch.testing.assert_close(backbone.standardize.running_mean, MOMENTUM * raw.mean(0))
 
 
 def test_the_network_below_is_still_differentiable() -> None:
@@ -84,8 +84,6 @@ def test_other_networks_and_stages_are_refused(name: str) -> None:
 
 @torch.inference_mode()
 def test_folded_for_inference_it_gives_the_same() -> None:
-    from apn.models.folding import folded
-
     backbone = build_backbone(NAME).eval()
     for part in backbone.modules():
         if isinstance(part, nn.BatchNorm2d):
