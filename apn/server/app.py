@@ -60,7 +60,6 @@ def create_app(
     metrics = Metrics()
     reader = UploadReader(settings)
     batcher = Batcher(detector, settings, metrics)
-    metrics.watch(depth=lambda: batcher.depth, held=lambda: reader.held)
     limits = {name: getattr(settings, name) for name in Limits.model_fields}
     available = {"available": False, "reason": explainer} if isinstance(explainer, str) else {"available": True}
     info = ModelInfo.model_validate(detector.describe() | {"limits": limits, "explanations": available})
@@ -68,6 +67,11 @@ def create_app(
     explanations = None
     if not isinstance(explainer, str):
         explanations = Explanations(explainer, settings, metrics, model=model.model_dump())
+    metrics.watch(
+        depth=lambda: batcher.depth,
+        held=lambda: reader.held,
+        explaining=None if explanations is None else lambda: explanations.pending,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -79,7 +79,7 @@ class Explanations:
         self.explainer, self.settings, self.metrics, self.fields = explainer, settings, metrics, fields
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="apn-explain")
         self._lock = threading.Lock()  # guards what follows
-        self._pending = 0
+        self.pending = 0  # pictures being explained or waiting for it
         self._made: OrderedDict[str, bytes] = OrderedDict()  # by the SHA-256 of the file, the oldest use first
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Explanations:
     @property
     def full(self) -> bool:
         """Whether a picture that is not remembered would be refused."""
-        return self._pending >= self.settings.explain_queue
+        return self.pending >= self.settings.explain_queue
 
     def submit(self, content: bytes) -> Future[bytes]:
         """The JSON of one image file, at once where it was made before. Raises QueueFullError.
@@ -106,14 +106,14 @@ class Explanations:
         with self._lock:
             if self.full:
                 raise QueueFullError
-            self._pending += 1
+            self.pending += 1
         answer = self._pool.submit(self._explain, key, content)
         answer.add_done_callback(self._leave)
         return answer
 
     def _leave(self, answer: Future[bytes]) -> None:  # also where it was cancelled before it began
         with self._lock:
-            self._pending -= 1
+            self.pending -= 1
 
     def _explain(self, key: str, content: bytes) -> bytes:
         known = self._recall(key)  # made while this request waited

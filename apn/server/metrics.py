@@ -36,8 +36,15 @@ class Metrics:
         )
         self._depth = Gauge("apn_queue_images", "Images waiting for the detector", registry=registry)
         self._held = Gauge("apn_held_bytes", "Bytes of uploads in memory", registry=registry)
+        self._explaining = Gauge(
+            "apn_explain_images", "Images being explained or waiting for it, with their client", registry=registry
+        )
 
-    def watch(self, depth: Callable[[], float], held: Callable[[], float]) -> None:
-        """Read the two gauges from their owners at scrape time."""
+    def watch(
+        self, depth: Callable[[], float], held: Callable[[], float], explaining: Callable[[], float] | None = None
+    ) -> None:
+        """Read the gauges from their owners at scrape time; without an explainer nothing is ever explained."""
         self._depth.set_function(depth)
         self._held.set_function(held)
+        if explaining is not None:
+            self._explaining.set_function(explaining)

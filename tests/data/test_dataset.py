@@ -79,6 +79,7 @@ def test_collate_gives_rgb_planes_from_zero_to_one() -> None:
     assert (batch.label.tolist(), batch.index.tolist()) == ([1, 0], [7, 2])
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")  # on one core
 def test_training_batches_do_not_depend_on_the_workers(samples: list[Sample]) -> None:
     batches = BalancedBatches(samples, 4, 6, seed=1)
     runs = [list(training_loader(samples, TRAIN, batches, num_workers=n)) for n in (0, 1, 2)]
@@ -105,6 +106,7 @@ def test_two_ranks_share_one_global_batch(samples: list[Sample]) -> None:
     assert_same(joined, whole)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker:UserWarning")  # on one core
 def test_evaluation_takes_every_sample_once_in_order(samples: list[Sample]) -> None:
     batches = list(evaluation_loader(samples, NativeTransform(32), 4))
     assert [len(batch.label) for batch in batches] == [4, 4, 2]
