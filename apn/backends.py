@@ -115,6 +115,12 @@ def _open_session(graph: Path, provider: str, threads: int) -> "InferenceSession
 
 
 def _run(session: "InferenceSession", crops: np.ndarray) -> np.ndarray:
+    side, found = session.get_inputs()[0].shape[-1], crops.shape[1]
+    if isinstance(side, int) and side != found:  # else a name: any size
+        raise ValueError(
+            f"the ONNX graph takes crops of {side} pixels, config.json beside it says {found}: the two are of "
+            "different networks, make the graph again with `apn export`"
+        )
     return session.run(["logits"], {"image": to_input(crops)})[0]
 
 

@@ -289,17 +289,20 @@ def main() -> None:
     parser.add_argument("--folds", default="", help="names of folds.json, with commas between; all by default")
     parser.add_argument("--threads", type=int, default=1, help="processor cores of each process")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="of every run; default: that of configs/apn-mini.toml")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="section.key=value, for all alike")
     parser.add_argument("--offline", action="store_true", help="do not ask a model hub for weights")
     parser.add_argument("--cell", nargs=2, metavar=("METHOD", "FOLD"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    shipped = read_config(ROOT / "configs/apn-mini.toml")
+    if options.seed is None:
+        options.seed = shipped.train.seed
     out = options.out.resolve()
     if options.cell:
         method, fold = options.cell
         run_cell(Cell(method, fold, out), options.minutes, options.seed, options.overrides)
         return
-    known = tuple(read_folds(ROOT / str(read_config(ROOT / "configs/apn-mini.toml").data.folds)))
+    known = tuple(read_folds(ROOT / str(shipped.data.folds)))
     folds = options.folds.split(",") if options.folds else list(known)
     methods = options.methods.split(",")
     for kind, found, expected in (("fold", folds, known), ("method", methods, METHODS)):

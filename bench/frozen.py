@@ -2,12 +2,13 @@
 
     python bench/frozen.py --out runs/frozen [--aligned runs/aligned/taef2]
 
-Every image gives the mean and deviation of each stage's channels, of --crops training crops, degraded as
-configs/apn-mini.toml says, and of the centre of 224 pixels under both protocols. On each fold of `folds.json` a
-logistic regression with a strong penalty, which has no seed, learns from these; classes weigh alike, generators and
-sources by the root of their size. AUC, aligned / native, is over all images of a fold; the last column is the mean
-over generators of 20 and more images. Then the head and classifier of APN's spatial branch learn instead, for the steps
-and rates of configs/apn-mini.toml, with embeddings of 128 and of 256 numbers and --seeds seeds each.
+Every image gives the mean and deviation of each stage's channels, of --crops training crops, degraded as configs/apn-
+mini.toml says, and of the centre of 224 pixels under both protocols (with --size, of its centre). On each fold of
+`folds.json` a logistic regression with a strong penalty, which has no seed, learns from these; classes weigh alike,
+generators and sources by the root of their size. AUC, aligned / native, is over all images of a fold; the last column
+is the mean over generators of 20 and more images. Then the head and classifier of APN learn instead, for the steps and
+rates of configs/apn-mini.toml, with embeddings of 128 and of 256 numbers. Each of --seeds seeds gives the first weights
+that a network of that seed starts from, as `apn train` draws them, and the order of the images.
 --aligned: fakes of `apn synthesize` as one more generator, with a quarter and half of the weight of the generated ones.
 It first says how many ImageNet photographs of the corpus the packaged weights name right in either network of timm's.
 """
@@ -23,7 +24,6 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -35,8 +35,9 @@ from apn.data.splits import leave_out, read_folds, stratum
 from apn.data.transforms import TrainTransform, align, resize
 from apn.image import load_image
 from apn.metrics import auc
-from apn.models.apn import classifier, he_start
+from apn.models.apn import APN
 from apn.models.backbones import build_backbone, normalization
+from apn.models.build import build_network
 from apn.models.spatial import project
 from apn.models.statistics import StageStatistics, statistics
 from apn.optim import model_rate_factor
@@ -58,16 +59,17 @@ def all_stages(*, pretrained: bool) -> StageStatistics:
     return backbone
 
 
-def features(samples: Sequence[Sample], crops: int) -> np.ndarray:
+def features(samples: Sequence[Sample], crops: int, size: int) -> np.ndarray:
     """(N, crops + 2, F): of training crops, then of the aligned and the native centre; F all stages in a row."""
     backbone = all_stages(pretrained=True)
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in normalization(backbone))
-    transform = TrainTransform(read_config(ROOT / "configs/apn-mini.toml").data.degradations, CROP_SIZE)
+    transform = TrainTransform(read_config(ROOT / "configs/apn-mini.toml").data.degradations, size)
     rows = []
     for i, sample in enumerate(samples):
         pixels = load_image(sample.path).pixels
         rng = np.random.default_rng(i)
         shown = [transform(pixels, rng) for _ in range(crops)] + [align(pixels), center_crop(pixels)]
+        shown = [center_crop(crop, size) for crop in shown]
         batch = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode():
             maps = backbone.maps(((batch - mean) / std).contiguous(memory_format=torch.channels_last))
@@ -82,11 +84,11 @@ def columns() -> list[np.ndarray]:
     return np.split(np.arange(sum(widths)), np.cumsum(widths)[:-1])
 
 
-def kept(path: Path, samples: Sequence[Sample], crops: int) -> np.ndarray:
+def kept(path: Path, samples: Sequence[Sample], crops: int, size: int) -> np.ndarray:
     """`features`, from a file where they were computed before."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, features(samples, crops).astype(np.float32))
+        np.save(path, features(samples, crops, size).astype(np.float32))
     return np.load(path)
 
 
@@ -109,23 +111,8 @@ def logistic(features: np.ndarray, labels: np.ndarray, weigh: np.ndarray) -> Cal
     return model.decision_function
 
 
-class SpatialHead(nn.Module):
-    """APN's spatial branch after its backbone, with the classifier: standardised features (B, F) -> logits (B, 2)."""
-
-    def __init__(self, count: int, dim: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Sequential(nn.Linear(count, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.basis = nn.Parameter(torch.eye(dim)[dim // 2 :].clone())
-        self.classifier = classifier(dim)
-        self.apply(he_start)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.classifier(project(self.head(self.dropout(features)), self.basis))
-
-
 def spatial_head(dim: int, seed: int) -> Fit:
-    """The fit of a SpatialHead as apn-mini's is, on batches drawn by weight."""
+    """The fit of APN's own head, classifier and first weights as apn-mini has them, on batches drawn by weight."""
     config = read_config(ROOT / "configs/apn-mini.toml")
 
     def fit(features: np.ndarray, labels: np.ndarray, weigh: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -133,12 +120,20 @@ def spatial_head(dim: int, seed: int) -> Fit:
         rng = np.random.default_rng(seed)
         scaler = StandardScaler().fit(features)
         seen = torch.from_numpy(scaler.transform(features).astype(np.float32))
-        network = SpatialHead(features.shape[1], dim, config.model.spatial_dropout)
-        optimizer = AdamW(network.parameters(), lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
+        network = build_network(config.model.model_copy(update={"embedding_dim": dim}))
+        assert isinstance(network, APN)
+        branch = network.spatial
+
+        def logits_of(features: torch.Tensor) -> torch.Tensor:
+            return network.classifier(project(branch.head(branch.dropout(features)), branch.artifact_basis))
+
+        learning = [*branch.head.parameters(), *network.classifier.parameters()]
+        optimizer = AdamW(learning, lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
         schedule = LambdaLR(optimizer, lambda step: model_rate_factor(config.train, step))
+        network.train()
         for _ in range(config.train.steps):
             chosen = rng.choice(len(seen), config.train.batch_size, p=weigh / weigh.sum())
-            loss = cross_entropy(network(seen[chosen]), torch.from_numpy(labels[chosen]))
+            loss = cross_entropy(logits_of(seen[chosen]), torch.from_numpy(labels[chosen]))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -147,7 +142,7 @@ def spatial_head(dim: int, seed: int) -> Fit:
 
         def logits(features: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                both = network(torch.from_numpy(scaler.transform(features).astype(np.float32))).numpy()
+                both = logits_of(torch.from_numpy(scaler.transform(features).astype(np.float32))).numpy()
             return both[:, 1] - both[:, 0]
 
         return logits
@@ -219,14 +214,17 @@ def main() -> None:
     parser.add_argument("--aligned", type=Path, help="a folder of `apn synthesize`")
     parser.add_argument("--crops", type=int, default=3, help="training crops of an image")
     parser.add_argument("--seeds", type=int, default=5, help="of APN's head")
+    parser.add_argument("--size", type=int, default=CROP_SIZE, help="of a crop, pixels; apn-mini has 160")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
     photographs = [sample for sample in samples if sample.source == "imagenet_samples"]
     for name in (NETWORK, "efficientnet_lite0"):
         print(f"{name}: names {named_right(name, photographs):.1%} of {len(photographs)} right", flush=True)
-    table = kept(options.out / "corpus.npy", samples, options.crops)
+    table = kept(options.out / f"corpus-{options.size}.npy", samples, options.crops, options.size)
     fakes = sorted(read_samples(options.aligned)) if options.aligned else []
-    fake_table = kept(options.out / "aligned.npy", fakes, options.crops) if fakes else None
+    fake_table = (
+        kept(options.out / f"aligned-{options.size}.npy", fakes, options.crops, options.size) if fakes else None
+    )
     of_stage = columns()
     print(
         "| stages | learns | aligned fakes | "
@@ -245,7 +243,7 @@ def main() -> None:
         each = [run(samples, table[..., pick], spatial_head(dim, seed)) for seed in range(options.seeds)]
         print(_line(OURS, f"APN's head, D = {dim}", 0, np.mean(each, axis=0)), flush=True)
         means = [f"{one[-2, 0]:.3f}" for one in each]
-        print(f"(means of {options.seeds} seeds; aligned means of each: {', '.join(means)})", flush=True)
+        print(f"(means of {options.seeds} seeds; aligned means of seeds 0, 1, ...: {', '.join(means)})", flush=True)
 
 
 def _line(stages: Sequence[int], learns: str, share: float, found: np.ndarray) -> str:

@@ -94,6 +94,12 @@ def test_a_damaged_graph_is_a_value_error_at_once_or_with_the_first_crop(graph: 
         later.logits(crops(1))
 
 
+def test_a_graph_for_crops_of_another_size_is_a_value_error() -> None:
+    size = apn.load("apn-mini").crop_size
+    with pytest.raises(ValueError, match=rf"takes crops of {size} pixels, config.json beside it says {size + 2}: "):
+        onnx_backend(find_weights("apn-mini") / "model.onnx")(crops(1, size + 2))
+
+
 def test_what_is_not_there_is_named(graph: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no ONNX graph .*: make it with `apn export"):
         open_backend(tmp_path, "onnx", wait=False)
