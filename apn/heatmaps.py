@@ -20,6 +20,7 @@ from apn.models.apn import APN
 from apn.models.statistics import StageStatistics
 
 TINY = float(np.finfo(np.float32).tiny)
+CELLS = 20  # along a side of a tile at most: a single place of an early stage says little, and cannot be seen either
 IMAGES_AT_ONCE = 16  # tiles times bands that the network sees together; their feature maps are held for the gradient
 
 
@@ -42,6 +43,7 @@ class Site(NamedTuple):
 class TileMaps(NamedTuple):
     """What each tile adds to the decision, by branch: (T, h, w) float32, 0 and more, all tiles on one scale.
 
+    h, w: the cells of the feature maps, averaged to CELLS where these are finer.
     logits: (T,) generated minus real.
     """
 
@@ -104,7 +106,7 @@ def _tile_maps(model: APN, tiles: Tensor, sign: float) -> TileMaps:
         output = model(tiles.clone(), irrelevant=False)  # a tensor made in inference mode has no gradient
         margin = output.logits[:, 1] - output.logits[:, 0]  # (T,)
         (sign * margin).sum().backward()
-        spatial, by_band = (_weighted(cam) for cam in cams)  # (T, h, w), (T * K, h, w)
+        spatial, by_band = (coarsen(_weighted(cam)) for cam in cams)  # (T, h, w), (T * K, h, w)
     weights = output.band_weights.detach().float().cpu().numpy()[..., None]  # (T, K, 1, 1)
     by_band = by_band.reshape(*weights.shape[:2], *by_band.shape[1:])
     frequency = (weights * by_band).sum(axis=1) / np.maximum(weights.sum(axis=1), TINY)
@@ -150,6 +152,12 @@ def _weighted(cam: LayerCAM) -> np.ndarray:
     activations, gradients = record.activations[0].float().numpy(), record.gradients[0].float().numpy()
     weighted = cam.get_cam_image(None, None, None, activations, gradients, eigen_smooth=False)
     return np.maximum(weighted, 0)
+
+
+def coarsen(maps: np.ndarray, cells: int = CELLS) -> np.ndarray:
+    """(N, h, w) -> (N, min(h, cells), min(w, cells)): means over blocks of places."""
+    size = min(maps.shape[1], cells), min(maps.shape[2], cells)
+    return F.adaptive_avg_pool2d(torch.from_numpy(maps), size).numpy()
 
 
 def enlarge(maps: np.ndarray, size: int) -> np.ndarray:

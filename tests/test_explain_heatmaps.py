@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from tiny import noise, tiny_model
 from torch import Tensor, nn
 
-from apn.heatmaps import cam_site, enlarge, normalize, stitch, tile_maps
+from apn.heatmaps import CELLS, cam_site, coarsen, enlarge, normalize, stitch, tile_maps
 from apn.models.apn import APN
 from apn.models.backbones import build_backbone
 from apn.models.statistics import StageStatistics, statistics
@@ -54,6 +54,13 @@ def state(model: nn.Module) -> tuple[int, list[bool], bool]:
 
 
 @torch.no_grad()
+def test_fine_maps_become_the_means_of_blocks_and_coarse_ones_stay() -> None:
+    fine = np.random.default_rng(0).random((2, 3 * CELLS, 2 * CELLS), np.float32)
+    blocks = fine.reshape(2, CELLS, 3, CELLS, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(coarsen(fine), blocks, rtol=1e-5)
+    np.testing.assert_array_equal(coarsen(fine[:, :7, :7]), fine[:, :7, :7])
+
+
 def test_both_maps_equal_the_closed_form() -> None:
     """With linear heads the gradient at a pooled feature is its weight over the number of places."""
     model, tiles = model_with(tiny_model().spatial.backbone), noise(2)
