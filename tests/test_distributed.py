@@ -94,7 +94,8 @@ def flat(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
 def test_two_halves_give_the_gradients_of_the_whole(variant: str, toy: Path, halves: list[dict[str, Any]]) -> None:
     whole = step_of(toy_config(toy, **VARIANTS[variant]), Fabric(accelerator="cpu", devices=1), WHOLE)
     for half in (part[variant] for part in halves):
-        assert half["terms"] == pytest.approx(whole["terms"], rel=1e-5)
+        # Information is a small difference of large likelihoods: rounding differs between processors.
+        assert half["terms"] == pytest.approx(whole["terms"], rel=1e-5, abs=1e-7)
         assert half["gradients"].keys() == whole["gradients"].keys()  # none is zero that should be absent
         length = flat(whole["gradients"]).norm()
         assert (flat(half["gradients"]) - flat(whole["gradients"])).norm() < 1e-5 * length

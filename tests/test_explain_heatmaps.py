@@ -53,7 +53,6 @@ def state(model: nn.Module) -> tuple[int, list[bool], bool]:
     return hooks, learns, all(parameter.grad is None for parameter in model.parameters())
 
 
-@torch.no_grad()
 def test_fine_maps_become_the_means_of_blocks_and_coarse_ones_stay() -> None:
     fine = np.random.default_rng(0).random((2, 3 * CELLS, 2 * CELLS), np.float32)
     blocks = fine.reshape(2, CELLS, 3, CELLS, 2).mean(axis=(2, 4))
@@ -61,6 +60,7 @@ def test_fine_maps_become_the_means_of_blocks_and_coarse_ones_stay() -> None:
     np.testing.assert_array_equal(coarsen(fine[:, :7, :7]), fine[:, :7, :7])
 
 
+@torch.no_grad()
 def test_both_maps_equal_the_closed_form() -> None:
     """With linear heads the gradient at a pooled feature is its weight over the number of places."""
     model, tiles = model_with(tiny_model().spatial.backbone), noise(2)
