@@ -36,9 +36,7 @@ class Metrics:
         )
         self._depth = Gauge("apn_queue_images", "Images waiting for the detector", registry=registry)
         self._held = Gauge("apn_held_bytes", "Bytes of uploads in memory", registry=registry)
-        self._explaining = Gauge(
-            "apn_explain_images", "Images being explained or waiting for it, with their client", registry=registry
-        )
+        self._explaining = Gauge("apn_explain_images", "Images being explained or waiting for it", registry=registry)
 
     def watch(
         self, depth: Callable[[], float], held: Callable[[], float], explaining: Callable[[], float] | None = None
