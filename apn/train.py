@@ -90,6 +90,10 @@ def _stop_between_steps() -> Iterator[list[int]]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
+    except RuntimeError:
+        if world_size() > 1:  # where another process is gone, torchrun ends this one too, which has yet to say why
+            before.clear()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

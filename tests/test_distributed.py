@@ -23,6 +23,7 @@ from two_processes import VARIANTS, club_of, step_of
 from apn.checkpoint import load_state, read_checkpoint_config, read_training
 from apn.config import Config
 from apn.models.club import own_batch
+from apn.train import _stop_between_steps
 
 HERE = Path(__file__).parent
 WHOLE = slice(0, 8)
@@ -185,7 +186,7 @@ def test_a_killed_worker_ends_the_run_which_goes_on_in_one_process(toy: Path, wh
     os.kill(int((out / "stalled.1").read_text()), signal.SIGKILL)
     assert torchrun.wait(timeout=120) != 0
     said = (tmp_path / "log").read_text()
-    assert "apn: process 0 of 2 lost another one" in said
+    assert "apn: process 0 of 2 lost another one" in said, said
     assert f"go on from the last checkpoint with --resume {out}" in said
     assert "exitcode  : -9" in said  # torchrun names the culprit
     assert read_training(out / "last")["step"] == 2
@@ -194,6 +195,19 @@ def test_a_killed_worker_ends_the_run_which_goes_on_in_one_process(toy: Path, wh
     assert read_checkpoint_config(out / "last") == config
     run(config, out, resume=out)
     assert_same_curves(out, whole)
+
+
+def test_a_process_that_lost_another_outlives_the_launchers_signal_to_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apn.train.world_size", lambda: 2)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(RuntimeError, match="gloo"), _stop_between_steps():
+            raise RuntimeError("gloo: connection closed by peer")
+        os.kill(os.getpid(), signal.SIGTERM)  # as torchrun does, while the error is on its way to the terminal
+        assert signal.getsignal(signal.SIGTERM) is not before[0]
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
 
 
 @pytest.mark.slow
