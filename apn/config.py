@@ -26,6 +26,9 @@ class ModelConfig(Settings):
     band_count: int = Field(15, ge=1, description="K, frequency bands per component")
     band_encoder: str = Field("resnet18", description="trunk that sees each purified or residual image")
     spatial_backbone: str = Field("convnext_base.fb_in1k", description="trunk that sees the image")
+    spatial_view: Literal["pixels", "residual"] = Field(
+        "pixels", description="what that trunk sees: the picture, or what a blur takes from it, amplified"
+    )
     pretrained: bool = Field(True, description="start the spatial backbone from ImageNet weights")
     pretrained_irrelevant: bool = Field(True, description="start the irrelevant band encoder from ImageNet weights")
     bands: Literal["hard", "soft", "straight-through"] = Field(

@@ -1,6 +1,6 @@
 """What frozen stages of EfficientNet-Lite0 tell of generators that were left out: the first rows of docs/results.md.
 
-    python bench/frozen.py --out runs/frozen [--aligned runs/aligned/taef2]
+    python bench/frozen.py --out runs/frozen [--aligned runs/aligned/taef2] [--view residual]
 
 Every image gives the mean and deviation of each stage's channels, of --crops training crops, degraded as configs/apn-
 mini.toml says, and of the centre of 224 pixels under both protocols (with --size, of its centre). On each fold of
@@ -9,6 +9,7 @@ generators and sources by the root of their size. AUC, aligned / native, is over
 is the mean over generators of 20 and more images. Then the head and classifier of APN learn instead, for the steps and
 rates of configs/apn-mini.toml, with embeddings of 128 and of 256 numbers. Each of --seeds seeds gives the first weights
 that a network of that seed starts from, as `apn train` draws them, and the order of the images.
+--view: what the network sees, `model.spatial_view` of a configuration; each has the stages that do best for it.
 --aligned: fakes of `apn synthesize` as one more generator, with a quarter and half of the weight of the generated ones.
 It first says how many ImageNet photographs of the corpus the packaged weights name right in either network of timm's.
 """
@@ -24,6 +25,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -38,6 +40,7 @@ from apn.metrics import auc
 from apn.models.apn import APN
 from apn.models.backbones import build_backbone, normalization
 from apn.models.build import build_network
+from apn.models.residual import view
 from apn.models.spatial import project
 from apn.models.statistics import StageStatistics, statistics
 from apn.optim import model_rate_factor
@@ -47,7 +50,7 @@ CORPUS = ROOT.parent / "shared/corpus"
 NETWORK = "tf_efficientnet_lite0"
 STAGES = 7
 SETS = ((1,), (2,), (3,), (4,), (6,), (7,), (1, 2, 3, 4), (1, 2, 4, 6), (1, 2, 3, 4, 5, 6, 7))
-OURS = (1, 2, 4, 6)  # apn-mini's
+OURS = {"pixels": (1, 2, 4, 6), "residual": (1, 2, 3, 4)}  # for APN's head, by view; the first are apn-mini's
 PENALTY = 1e-3  # C of scikit-learn
 MANY = 20
 
@@ -59,8 +62,8 @@ def all_stages(*, pretrained: bool) -> StageStatistics:
     return backbone
 
 
-def features(samples: Sequence[Sample], crops: int, size: int) -> np.ndarray:
-    """(N, crops + 2, F): of training crops, then of the aligned and the native centre; F all stages in a row."""
+def features(samples: Sequence[Sample], crops: int, size: int, seen: nn.Module) -> np.ndarray:
+    """(N, crops + 2, F): of training crops, then of the aligned and the native centre; F all stages. seen: a view."""
     backbone = all_stages(pretrained=True)
     mean, std = (torch.tensor(one).view(3, 1, 1) for one in normalization(backbone))
     transform = TrainTransform(read_config(ROOT / "configs/apn-mini.toml").data.degradations, size)
@@ -72,7 +75,7 @@ def features(samples: Sequence[Sample], crops: int, size: int) -> np.ndarray:
         shown = [center_crop(crop, size) for crop in shown]
         batch = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode():
-            maps = backbone.maps(((batch - mean) / std).contiguous(memory_format=torch.channels_last))
+            maps = backbone.maps(((seen(batch) - mean) / std).contiguous(memory_format=torch.channels_last))
             rows.append(torch.cat([statistics(one) for one in maps], dim=1).numpy())
     return np.stack(rows)
 
@@ -84,11 +87,11 @@ def columns() -> list[np.ndarray]:
     return np.split(np.arange(sum(widths)), np.cumsum(widths)[:-1])
 
 
-def kept(path: Path, samples: Sequence[Sample], crops: int, size: int) -> np.ndarray:
+def kept(path: Path, samples: Sequence[Sample], crops: int, size: int, seen: nn.Module) -> np.ndarray:
     """`features`, from a file where they were computed before."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, features(samples, crops, size).astype(np.float32))
+        np.save(path, features(samples, crops, size, seen).astype(np.float32))
     return np.load(path)
 
 
@@ -111,16 +114,18 @@ def logistic(features: np.ndarray, labels: np.ndarray, weigh: np.ndarray) -> Cal
     return model.decision_function
 
 
-def spatial_head(dim: int, seed: int) -> Fit:
+def spatial_head(dim: int, seed: int, stages: Sequence[int]) -> Fit:
     """The fit of APN's own head, classifier and first weights as apn-mini has them, on batches drawn by weight."""
     config = read_config(ROOT / "configs/apn-mini.toml")
+    backbone = f"{NETWORK}_stats" + "".join(map(str, stages))
+    model = config.model.model_copy(update={"embedding_dim": dim, "spatial_backbone": backbone})
 
     def fit(features: np.ndarray, labels: np.ndarray, weigh: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
         scaler = StandardScaler().fit(features)
         seen = torch.from_numpy(scaler.transform(features).astype(np.float32))
-        network = build_network(config.model.model_copy(update={"embedding_dim": dim}))
+        network = build_network(model)
         assert isinstance(network, APN)
         branch = network.spatial
 
@@ -214,17 +219,18 @@ def main() -> None:
     parser.add_argument("--aligned", type=Path, help="a folder of `apn synthesize`")
     parser.add_argument("--crops", type=int, default=3, help="training crops of an image")
     parser.add_argument("--seeds", type=int, default=5, help="of APN's head")
+    parser.add_argument("--view", choices=OURS, default="pixels", help="what the network sees")
     parser.add_argument("--size", type=int, default=CROP_SIZE, help="of a crop, pixels; apn-mini has 160")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
     photographs = [sample for sample in samples if sample.source == "imagenet_samples"]
     for name in (NETWORK, "efficientnet_lite0"):
         print(f"{name}: names {named_right(name, photographs):.1%} of {len(photographs)} right", flush=True)
-    table = kept(options.out / f"corpus-{options.size}.npy", samples, options.crops, options.size)
+    seen, ours = view(options.view), OURS[options.view]
+    tail = f"{options.size}.npy" if options.view == "pixels" else f"{options.view}-{options.size}.npy"
+    table = kept(options.out / f"corpus-{tail}", samples, options.crops, options.size, seen)
     fakes = sorted(read_samples(options.aligned)) if options.aligned else []
-    fake_table = (
-        kept(options.out / f"aligned-{options.size}.npy", fakes, options.crops, options.size) if fakes else None
-    )
+    fake_table = kept(options.out / f"aligned-{tail}", fakes, options.crops, options.size, seen) if fakes else None
     of_stage = columns()
     print(
         "| stages | learns | aligned fakes | "
@@ -235,13 +241,13 @@ def main() -> None:
     for stages in SETS:
         pick = np.concatenate([of_stage[stage - 1] for stage in stages])
         print(_line(stages, "logistic", 0, run(samples, table[..., pick], logistic)), flush=True)
-    pick = np.concatenate([of_stage[stage - 1] for stage in OURS])
+    pick = np.concatenate([of_stage[stage - 1] for stage in ours])
     for share in (0.25, 0.5) if fake_table is not None else ():
         found = run(samples, table[..., pick], logistic, fakes, fake_table[..., pick], share)
-        print(_line(OURS, "logistic", share, found), flush=True)
+        print(_line(ours, "logistic", share, found), flush=True)
     for dim in (128, 256):
-        each = [run(samples, table[..., pick], spatial_head(dim, seed)) for seed in range(options.seeds)]
-        print(_line(OURS, f"APN's head, D = {dim}", 0, np.mean(each, axis=0)), flush=True)
+        each = [run(samples, table[..., pick], spatial_head(dim, seed, ours)) for seed in range(options.seeds)]
+        print(_line(ours, f"APN's head, D = {dim}", 0, np.mean(each, axis=0)), flush=True)
         means = [f"{one[-2, 0]:.3f}" for one in each]
         print(f"(means of {options.seeds} seeds; aligned means of seeds 0, 1, ...: {', '.join(means)})", flush=True)
 

@@ -61,6 +61,7 @@ class DetectOnly(nn.Module):
         self.band_trunk = self._trunk(encoder.trunk)
         self.band_projection = frozen_copy(encoder.project)
         self.band_weights = frozen_copy(frequency.band_weights)
+        self.spatial_view = frozen_copy(spatial.view)
         self.spatial_trunk = self._trunk(spatial.backbone)
         self.spatial_head = frozen_copy(spatial.head)
         self.register_buffer("mean", spatial.mean)
@@ -105,7 +106,7 @@ class DetectOnly(nn.Module):
 
     def spatial_features(self, image: Tensor) -> Tensor:
         """(B, N) float32 of an image in the weights' order."""
-        return self._features(self.spatial_trunk, (image - self.mean) / self.std)
+        return self._features(self.spatial_trunk, (self.spatial_view(image) - self.mean) / self.std)
 
     def judge(self, bands: Tensor, features: Tensor) -> Tensor:
         """Logits (B, 2) of the features of the purified images (B, K, F) and of the image (B, N)."""

@@ -1,0 +1,53 @@
+"""The residual view: what a blur takes from a picture, and nothing where there is nothing to take."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from scipy.ndimage import gaussian_filter
+from tiny import noise, tiny_model
+
+from apn.export import InferenceGraph, write_onnx
+from apn.models.residual import GAIN, REACH, SIGMA, Residual, view
+from apn.quantize import _float_nodes
+
+
+def test_it_is_the_picture_less_its_gaussian_blur() -> None:
+    image = noise(2)
+    blurred = gaussian_filter(image.double().numpy(), (0, 0, SIGMA, SIGMA), mode="mirror", radius=(0, 0, REACH, REACH))
+    expected = 0.5 + GAIN * (image.double().numpy() - blurred)
+    np.testing.assert_allclose(Residual()(image).numpy(), expected, atol=1e-4)
+
+
+def test_what_is_smooth_is_grey() -> None:
+    slope = (torch.linspace(0, 1, 64) + torch.linspace(0, 0.5, 64)[:, None]).expand(1, 3, 64, 64) / 1.5
+    for image, inner in ((torch.full((1, 3, 64, 64), 0.7), slice(None)), (slope, slice(REACH, -REACH))):
+        seen = Residual()(image)[..., inner, inner]
+        torch.testing.assert_close(seen, torch.full_like(seen, 0.5), atol=1e-4, rtol=0)
+
+
+def test_pixels_are_the_picture_itself() -> None:
+    image = noise(1)
+    assert view("pixels")(image) is image
+
+
+@torch.inference_mode()
+def test_the_spatial_branch_sees_it_and_has_no_further_weights() -> None:
+    plain, residual = (tiny_model(spatial_view=name).eval() for name in ("pixels", "residual"))
+    image = noise(2)
+    torch.testing.assert_close(residual.spatial.embed(image), plain.spatial.embed(Residual()(image)))
+    torch.testing.assert_close(residual.frequency(image).artifact, plain.frequency(image).artifact)
+    assert residual.state_dict().keys() == plain.state_dict().keys()
+    torch.testing.assert_close(residual.detect_only()(image), residual(image).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_the_blur_stays_in_float_where_a_graph_is_made_int8(tmp_path: Path) -> None:
+    graph = tmp_path / "model.onnx"
+    write_onnx(InferenceGraph(tiny_model(spatial_view="residual").eval()), graph)
+    (blur,) = (
+        node.name
+        for node in onnx.load(graph).graph.node
+        if node.op_type == "Conv" and any(one.name == "group" and one.i == 3 for one in node.attribute)
+    )
+    assert blur in _float_nodes(graph)
