@@ -45,9 +45,9 @@ def test_the_spatial_branch_sees_it_and_has_no_further_weights() -> None:
 def test_the_blur_stays_in_float_where_a_graph_is_made_int8(tmp_path: Path) -> None:
     graph = tmp_path / "model.onnx"
     write_onnx(InferenceGraph(tiny_model(spatial_view="residual").eval()), graph)
-    (blur,) = (
-        node.name
-        for node in onnx.load(graph).graph.node
-        if node.op_type == "Conv" and any(one.name == "group" and one.i == 3 for one in node.attribute)
-    )
-    assert blur in _float_nodes(graph)
+    convolutions = [node for node in onnx.load(graph).graph.node if node.op_type == "Conv"]
+    blur = {node.name for node in convolutions if "model.spatial_view.kernel" in node.input}
+    stem = {node.name for node in convolutions if "model.spatial_trunk.stem.0.weight" in node.input}
+    assert len(blur) == len(stem) == 1
+    assert blur <= set(_float_nodes(graph))
+    assert not stem & set(_float_nodes(graph))
