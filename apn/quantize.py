@@ -95,7 +95,7 @@ def _float_nodes(graph: Path) -> list[str]:
     return [
         node.name
         for node in onnx.load(graph, load_external_data=False).graph.node
-        if node.op_type not in heavy or any("proposer" in name or "view" in name for name in node.input)
+        if node.op_type not in heavy or any("proposer" in name or "spatial_view" in name for name in node.input)
     ]
 
 

@@ -227,7 +227,7 @@ def main() -> None:
     for name in (NETWORK, "efficientnet_lite0"):
         print(f"{name}: names {named_right(name, photographs):.1%} of {len(photographs)} right", flush=True)
     seen, ours = view(options.view), OURS[options.view]
-    tail = f"{options.size}.npy" if options.view == "pixels" else f"{options.view}-{options.size}.npy"
+    tail = f"{options.view}-{options.size}-{options.crops}.npy"
     table = kept(options.out / f"corpus-{tail}", samples, options.crops, options.size, seen)
     fakes = sorted(read_samples(options.aligned)) if options.aligned else []
     fake_table = kept(options.out / f"aligned-{tail}", fakes, options.crops, options.size, seen) if fakes else None

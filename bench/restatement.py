@@ -47,7 +47,7 @@ class Restatement(nn.Module):
         weights = frequency.band_weights(features)  # (B, K, 1)
         artifact_frequency = (weights * frequency.artifact_encoder.project(features)).sum(1)  # (B, D)
         frequency.irrelevant_encoder.project(irrelevant).mean(1)  # computed, not used, as there
-        embedding = spatial.head(spatial.backbone((image - spatial.mean) / spatial.std))  # (B, D)
+        embedding = spatial.head(spatial.backbone((spatial.view(image) - spatial.mean) / spatial.std))  # (B, D)
         artifact_spatial = embedding @ spatial.artifact_basis.T @ spatial.artifact_basis
         embedding @ spatial.irrelevant_basis.T @ spatial.irrelevant_basis
         model.classifier(artifact_frequency), model.classifier(artifact_spatial)
