@@ -16,6 +16,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from apn.precision import precision_options
+
 T = TypeVar("T")
 
 # What gloo says where the other side is gone; NCCL and the store have exception classes of their own.
@@ -47,7 +49,8 @@ def launched_processes() -> dict[str, Any]:
 
 def start(accelerator: str, precision: str) -> Fabric:
     """Fabric on this device, connected to the other processes where there are any."""
-    fabric = Fabric(accelerator=accelerator, precision=precision, **launched_processes())  # type: ignore[arg-type]
+    options = precision_options(precision, device_type(accelerator))
+    fabric = Fabric(accelerator=accelerator, **options, **launched_processes())
     fabric.launch()
     return fabric
 

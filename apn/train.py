@@ -27,6 +27,7 @@ from apn.metrics import auc, balanced_accuracy, probabilities
 from apn.models.apn import APN
 from apn.models.build import starting_weights
 from apn.optim import model_rate_factor, set_rates
+from apn.precision import resolve_precision
 from apn.resume import (
     RunPoint,
     checkpoint_of,
@@ -40,18 +41,6 @@ from apn.resume import (
 from apn.runfolder import RunFolder
 from apn.step import Trainee, build_trainee, prepare, training_step
 from apn.trainingdata import Splits, read_splits, training_loaders, validation_loader
-
-
-def resolve_precision(precision: str, accelerator: str = "cpu") -> str:
-    """`auto` becomes bf16-mixed where the hardware multiplies bfloat16 natively, else 32-true."""
-    if precision != "auto":
-        return precision
-    if accelerator == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    native = (
-        accelerator == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-    return "bf16-mixed" if native else "32-true"
 
 
 @torch.no_grad()

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from detect import make_images
-from lightning_fabric import Fabric
 from made_images import made_crops
 from memory import forget_peak, peak
 from plain_training import make_plain
@@ -34,6 +33,7 @@ from apn.data.dataset import Batch, training_loader
 from apn.data.samples import Sample
 from apn.data.sampling import BalancedBatches
 from apn.data.transforms import TrainTransform
+from apn.distributed import start
 from apn.image import load_image
 from apn.step import build_trainee, prepare, training_step
 
@@ -71,7 +71,7 @@ def configure(network: str, row: Row, batch: int) -> Config:
 def stepper(config: Config, plain: bool, device: str) -> Callable[[Batch, Iterator[Batch], int], dict[str, float]]:
     """A function that takes one step of a fresh network, seed 0."""
     torch.manual_seed(config.train.seed)
-    fabric = Fabric(accelerator=device, devices=1, precision=config.train.precision)  # type: ignore[arg-type]
+    fabric = start(device, config.train.precision)
     trainee = build_trainee(config)
     if plain:
         make_plain(trainee)

@@ -25,7 +25,7 @@ from apn.losses import information_pairs
 from apn.models.apn import APN
 from apn.optim import club_optimizer, model_optimizer, model_rate_factor, set_rates
 from apn.step import NonFiniteLossError, Trainee, apn_half, build_trainee, club_half, fresh_pairs, training_step
-from apn.train import Clock, TrainResult, is_finished, read_splits, resolve_precision
+from apn.train import Clock, TrainResult, is_finished, read_splits
 
 
 @pytest.fixture(scope="session")
@@ -350,12 +350,6 @@ def test_bases_and_backbone_have_rates_of_their_own(halves: Halves) -> None:
         assert group["lr"] == 0.5 * (1e-7 if basis else 1e-5 if backbone else 1e-3)
         assert group["weight_decay"] == (0 if basis else 0.1)
     assert club_optimizer(trainee.clubs, config).param_groups[0]["lr"] == 1e-5
-
-
-def test_precision_that_was_asked_for_is_kept() -> None:
-    assert resolve_precision("32-true") == "32-true"
-    assert resolve_precision("bf16-mixed") == "bf16-mixed"
-    assert resolve_precision("auto", "mps") == "32-true"
 
 
 # Data ----------------------------------------------------------------------------------------------------------------
