@@ -30,6 +30,7 @@ class ModelConfig(Settings):
         "pixels", description="what that trunk sees: the picture, or what a blur takes from it, amplified"
     )
     pretrained: bool = Field(True, description="start the spatial backbone from ImageNet weights")
+    pretrained_artifact: bool = Field(False, description="start the artifact band encoder from ImageNet weights")
     pretrained_irrelevant: bool = Field(True, description="start the irrelevant band encoder from ImageNet weights")
     bands: Literal["hard", "soft", "straight-through"] = Field(
         "hard",
@@ -251,6 +252,7 @@ class TrainConfig(Settings):
         None, description="of APN's spatial backbone, or of a baseline's; None: the same"
     )
     weight_decay: float = Field(0.0, ge=0)
+    frequency_weight_decay: float | None = Field(None, ge=0, description="of APN's frequency branch; None: the same")
     warmup_steps: int = Field(20, ge=0)
     warmup_start: float = Field(1 / 3, gt=0, le=1, description="first factor of the linear warm-up")
     schedule: Literal["step", "cosine"] = "step"

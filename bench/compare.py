@@ -3,9 +3,9 @@
     python bench/compare.py --out runs/compare [--minutes 10] [--methods apn-mini,npr] [--folds gan] [--jobs 2]
 
 Alike: the data, crops, degradations, batch size, schedule, weight average, seed and minutes of configs/apn-mini.toml;
-a method's own are its network, its learning rates, its precision and, for CNNSpot, its blur and JPEG. apn-mini
-stops at the steps that it ships with, where these come first: its runs are those of the shipped recipe. Each method on
-each fold is a process of its own with --threads cores, --jobs of them at once. Stop it at any time: the same command
+a method's own are its network, its learning rates and decay, its precision and, for CNNSpot, its blur and JPEG.
+apn-mini stops at the steps that it ships with, where these come first: its runs are those of the shipped recipe. Each
+method on each fold is a process of its own with --threads cores, --jobs of them at once. Stop it at any time: the same command
 goes on where it was. It ends with OUT/compare.md and a table of scores a method, OUT/<method>.parquet, for
 `apn report OUT/*.parquet`. Methods whose pretrained weights cannot be had start from random ones, or are not run where
 that makes no sense; the table says so. --offline saves the wait for a model hub that cannot be reached.
@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from apn.backends import Device
 from apn.checkpoint import read_checkpoint_config, read_training
 from apn.config import Config, read_config, validate
 from apn.data.samples import Sample, read_samples
@@ -47,7 +48,7 @@ METHODS = (
     "univfd", "univfd-lite", "lgrad", "dire", "npr",
 )  # fmt: skip
 OWN_DEGRADATIONS = {"cnnspot": ("blur", "blur_sigma", "jpeg", "jpeg_quality")}
-OWN_TRAINING = ("learning_rate", "backbone_learning_rate", "precision")
+OWN_TRAINING = ("learning_rate", "backbone_learning_rate", "weight_decay", "precision")
 NEEDS_WEIGHTS = ("univfd", "dire")  # what is frozen in them would know nothing
 SHIPPED = "apn-mini"  # has a recipe of so many steps, at most
 NEVER = 10**9  # steps
@@ -111,7 +112,7 @@ def with_weights_that_can_be_had(config: Config) -> Config:
     return config
 
 
-def run_cell(cell: Cell, minutes: float, seed: int, overrides: Sequence[str]) -> None:
+def run_cell(cell: Cell, minutes: float, seed: int, overrides: Sequence[str], device: Device) -> None:
     """Trains and scores one method on one fold, or writes why it cannot be."""
     os.chdir(ROOT)  # the paths of configs/ start there
     cell.not_run.unlink(missing_ok=True)
@@ -124,8 +125,8 @@ def run_cell(cell: Cell, minutes: float, seed: int, overrides: Sequence[str]) ->
             cell.not_run.write_text(f"{error}\n", encoding="utf-8")
             return
     command = " ".join(sys.argv)
-    train_to_end(config, cell.folder / "run", accelerator="cpu", command=command)
-    score_checkpoint(cell.last, {cell.scores: left_out(cell)}, SHOWN, command=command)
+    train_to_end(config, cell.folder / "run", accelerator=device, command=command)
+    score_checkpoint(cell.last, {cell.scores: left_out(cell)}, SHOWN, device=device, command=command)
 
 
 def left_out(cell: Cell) -> list[Sample]:
@@ -147,7 +148,7 @@ def run_all(cells: Sequence[Cell], options: argparse.Namespace) -> bool:
             return True
         cell.folder.mkdir(parents=True, exist_ok=True)
         arguments = [__file__, "--cell", cell.method, cell.fold, "--out", str(cell.folder)]
-        arguments += ["--minutes", str(options.minutes), "--seed", str(options.seed)]
+        arguments += ["--minutes", str(options.minutes), "--seed", str(options.seed), "--device", options.device]
         arguments += [f"--set={override}" for override in options.overrides]
         began = time.monotonic()
         with (cell.folder / "log.txt").open("ab") as log:
@@ -289,6 +290,7 @@ def main() -> None:
     parser.add_argument("--folds", default="", help="names of folds.json, with commas between; all by default")
     parser.add_argument("--threads", type=int, default=1, help="processor cores of each process")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="all processes share a GPU")
     parser.add_argument("--seed", type=int, help="of every run; default: that of configs/apn-mini.toml")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="section.key=value, for all alike")
     parser.add_argument("--offline", action="store_true", help="do not ask a model hub for weights")
@@ -300,7 +302,7 @@ def main() -> None:
     out = options.out.resolve()
     if options.cell:
         method, fold = options.cell
-        run_cell(Cell(method, fold, out), options.minutes, options.seed, options.overrides)
+        run_cell(Cell(method, fold, out), options.minutes, options.seed, options.overrides, options.device)
         return
     known = tuple(read_folds(ROOT / str(shipped.data.folds)))
     folds = options.folds.split(",") if options.folds else list(known)

@@ -18,7 +18,7 @@ def build_network(config: AnyModelConfig, *, offline: bool = False) -> Network:
     Raises ValueError where a backbone does not exist or its weights cannot be had.
     """
     if isinstance(config, ModelConfig):
-        fetch = {"pretrained": False, "pretrained_irrelevant": False} if offline else {}
+        fetch = dict.fromkeys(("pretrained", "pretrained_artifact", "pretrained_irrelevant"), False) if offline else {}
         return APN(config.model_copy(update=fetch))
     return build_baseline(config, offline=offline)
 

@@ -172,7 +172,9 @@ class FrequencyBranch(nn.Module):
         self.fourier: FFT | MatrixDFT = FFT(height, width)
         self.amplitude_proposer = BandProposer(height, columns, config.band_count)
         self.phase_proposer = BandProposer(height, columns, config.band_count)
-        self.artifact_encoder = BandEncoder(config.band_encoder, config.embedding_dim, pretrained=False)
+        self.artifact_encoder = BandEncoder(
+            config.band_encoder, config.embedding_dim, pretrained=config.pretrained_artifact
+        )
         self.irrelevant_encoder = BandEncoder(
             config.band_encoder, config.embedding_dim, pretrained=config.pretrained_irrelevant
         )
