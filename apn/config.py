@@ -23,12 +23,12 @@ class ModelConfig(Settings):
     architecture: Literal["apn"] = "apn"
     image_size: int = Field(224, ge=32, description="side of the square input, pixels")
     embedding_dim: int = Field(256, ge=48, multiple_of=2, description="D, size of each embedding")
+    view: Literal["pixels", "residual"] = Field(
+        "pixels", description="what both branches see: the picture, or what a blur takes from it, amplified"
+    )
     band_count: int = Field(15, ge=1, description="K, frequency bands per component")
     band_encoder: str = Field("resnet18", description="trunk that sees each purified or residual image")
     spatial_backbone: str = Field("convnext_base.fb_in1k", description="trunk that sees the image")
-    spatial_view: Literal["pixels", "residual"] = Field(
-        "pixels", description="what that trunk sees: the picture, or what a blur takes from it, amplified"
-    )
     pretrained: bool = Field(True, description="start the spatial backbone from ImageNet weights")
     pretrained_artifact: bool = Field(False, description="start the artifact band encoder from ImageNet weights")
     pretrained_irrelevant: bool = Field(True, description="start the irrelevant band encoder from ImageNet weights")
@@ -252,7 +252,6 @@ class TrainConfig(Settings):
         None, description="of APN's spatial backbone, or of a baseline's; None: the same"
     )
     weight_decay: float = Field(0.0, ge=0)
-    frequency_weight_decay: float | None = Field(None, ge=0, description="of APN's frequency branch; None: the same")
     warmup_steps: int = Field(20, ge=0)
     warmup_start: float = Field(1 / 3, gt=0, le=1, description="first factor of the linear warm-up")
     schedule: Literal["step", "cosine"] = "step"

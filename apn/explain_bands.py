@@ -49,7 +49,7 @@ class BandEvidence(NamedTuple):
     """The frequency branch on one tile. Arrays are float32; spectra are centred: frequency 0 at [S // 2, S // 2].
 
     bands:    all K, strongest first.
-    spectrum: (S, S), 0 and more: log10(1 + amplitude), mean over colours.
+    spectrum: (S, S), 0 and more: log10(1 + amplitude) of what the network sees of the tile, mean over colours.
     coverage: (2, S, S) in [0, 1], amplitude and phase: share of the band weight that selects a frequency.
     masks:    (N, 2, S, S) in [0, 1]: share of the colours in which a band selects a frequency.
     purified, residual: (N, S, S, 3) RGB, any range: what the N strongest bands keep, and what they leave.
@@ -69,7 +69,7 @@ def band_evidence(model: APN, pixels: Tensor, tile: Tile, shown: int) -> BandEvi
     """What the bands of `model` do with one tile, pixels (3, S, S) in [0, 1] RGB; images of the `shown` strongest."""
     branch, size = model.frequency, model.config.image_size
     flip = model.config.channel_order == "bgr"
-    image = (pixels.flip(0) if flip else pixels)[None]  # as the network's own order has it
+    image = model.seen(pixels[None])
     purified, residual, proposals = branch.split(image)  # (1, K, C, S, S)
     assert residual is not None
     weights = branch.band_weights(branch.artifact_encoder(purified)[0])[0, :, 0]  # (K,)

@@ -16,22 +16,17 @@ from apn.models.apn import APN
 def model_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     """Adam (with decoupled weight decay if asked), slower for APN's bases and, if asked, for the backbone.
 
-    The decay of the frequency branch may be another one; the bases have none.
-
     model: an APN, or a baseline with its `backbone`; what does not require a gradient is left out.
     """
     bases = [model.spatial.artifact_basis, model.spatial.irrelevant_basis] if isinstance(model, APN) else []
     trunk = model.spatial.backbone if isinstance(model, APN) else model.get_submodule("backbone")
     backbone = list(trunk.parameters())
-    frequency = list(model.frequency.parameters()) if isinstance(model, APN) else []
-    taken = {id(parameter) for parameter in bases + backbone + frequency}
+    taken = {id(parameter) for parameter in bases + backbone}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
     backbone_rate = config.learning_rate if config.backbone_learning_rate is None else config.backbone_learning_rate
-    frequency_decay = config.weight_decay if config.frequency_weight_decay is None else config.frequency_weight_decay
     groups: list[dict[str, Any]] = [
         {"params": rest, "lr": config.learning_rate},
         {"params": backbone, "lr": backbone_rate},
-        {"params": frequency, "lr": config.learning_rate, "weight_decay": frequency_decay},
         {"params": bases, "lr": config.basis_learning_rate, "weight_decay": 0.0},
     ]
     groups = [{**g, "params": [p for p in g["params"] if p.requires_grad], "base_lr": g["lr"]} for g in groups]

@@ -5,8 +5,8 @@
 Alike: the data, crops, degradations, batch size, schedule, weight average, seed and minutes of configs/apn-mini.toml;
 a method's own are its network, its learning rates and decay, its precision and, for CNNSpot, its blur and JPEG.
 apn-mini stops at the steps that it ships with, where these come first: its runs are those of the shipped recipe. Each
-method on each fold is a process of its own with --threads cores, --jobs of them at once. Stop it at any time: the same command
-goes on where it was. It ends with OUT/compare.md and a table of scores a method, OUT/<method>.parquet, for
+method on each fold is a process of its own with --threads cores, --jobs of them at once. Stop it at any time: the same
+command goes on where it was. It ends with OUT/compare.md and a table of scores a method, OUT/<method>.parquet, for
 `apn report OUT/*.parquet`. Methods whose pretrained weights cannot be had start from random ones, or are not run where
 that makes no sense; the table says so. --offline saves the wait for a model hub that cannot be reached.
 """

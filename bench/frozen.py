@@ -9,7 +9,7 @@ generators and sources by the root of their size. AUC, aligned / native, is over
 is the mean over generators of 20 and more images. Then the head and classifier of APN learn instead, for the steps and
 rates of configs/apn-mini.toml, with embeddings of 128 and of 256 numbers. Each of --seeds seeds gives the first weights
 that a network of that seed starts from, as `apn train` draws them, and the order of the images.
---view: what the network sees, `model.spatial_view` of a configuration; each has the stages that do best for it.
+--view: what the network sees, `model.view` of a configuration; each has the stages that do best for it.
 --aligned: fakes of `apn synthesize` as one more generator, with a quarter and half of the weight of the generated ones.
 It first says how many ImageNet photographs of the corpus the packaged weights name right in either network of timm's.
 """

@@ -38,7 +38,7 @@ def milliseconds(step: Callable[[], Any], repeats: int) -> float:
 
 def stages(network: DetectOnly, image: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Each step of one image's way through the network, by name."""
-    image = network.ordered(image)
+    image = network.seen(image)
     spectrum = network.fourier(image)
     bands = network.proposers(spectrum)
     masks = [band_mask(network.config, component, *spectrum.real.shape[-2:]) for component in bands]

@@ -61,7 +61,7 @@ def encode(encoder: BandEncoder, images: Tensor) -> tuple[Tensor, Tensor]:
 
 def embed(branch: SpatialBranch, image: Tensor) -> Tensor:
     """Image (B, C, H, W) -> embedding (B, D)."""
-    return branch.head(branch.backbone((branch.view(image) - branch.mean) / branch.std))
+    return branch.head(branch.backbone((image - branch.mean) / branch.std))
 
 
 def bound(club: CLUB, artifact: Tensor, irrelevant: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class Restatement(nn.Module):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         model, frequency, spatial = self.model, self.model.frequency, self.model.spatial
-        image = image.flip(1) if model.config.channel_order == "bgr" else image
+        image = model.seen(image)
         spectrum = torch.fft.rfft2(image)  # (B, C, H, M)
         spectrum.imag[..., frequency.fourier.self_conjugate] = 0.0
         amplitude, phase = spectrum.abs(), spectrum.angle()
@@ -47,7 +47,7 @@ class Restatement(nn.Module):
         weights = frequency.band_weights(features)  # (B, K, 1)
         artifact_frequency = (weights * frequency.artifact_encoder.project(features)).sum(1)  # (B, D)
         frequency.irrelevant_encoder.project(irrelevant).mean(1)  # computed, not used, as there
-        embedding = spatial.head(spatial.backbone((spatial.view(image) - spatial.mean) / spatial.std))  # (B, D)
+        embedding = spatial.head(spatial.backbone((image - spatial.mean) / spatial.std))  # (B, D)
         artifact_spatial = embedding @ spatial.artifact_basis.T @ spatial.artifact_basis
         embedding @ spatial.irrelevant_basis.T @ spatial.irrelevant_basis
         model.classifier(artifact_frequency), model.classifier(artifact_spatial)
@@ -58,7 +58,7 @@ class Restatement(nn.Module):
         folded = height // 2 + 1 if self.symmetric else height
         rows, across = self.interval(bands[0], folded), self.interval(bands[1], columns)  # (B, C, K, L) int64
         if self.symmetric:
-            place = torch.arange(height)
+            place = torch.arange(height, device=rows.device)
             rows = rows[..., torch.minimum(place, height - place)]
         return (rows[..., :, None] + across[..., None, :]).clamp(max=1)
 
@@ -67,7 +67,7 @@ class Restatement(nn.Module):
         void = bands.end <= bands.start
         first = (bands.start.masked_fill(void, 0) * length).floor().clamp(0, length - 1)
         last = (bands.end.masked_fill(void, 0) * length).floor().clamp(0, length - 1)
-        place = torch.arange(length)
+        place = torch.arange(length, device=first.device)
         return ((place >= first[..., None]) & (place <= last[..., None])).long()
 
     def picture(self, amplitude: Tensor, phase: Tensor) -> Tensor:

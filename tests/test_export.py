@@ -26,7 +26,7 @@ SETTINGS = {
         bands="straight-through",
         band_rows="symmetric",
         band_suppression=True,
-        spatial_view="residual",
+        view="residual",
         spatial_normalize=True,
         channel_order="bgr",
     ),

@@ -13,6 +13,7 @@ from apn.config import ModelConfig
 from apn.models.bands import Proposals
 from apn.models.detect import DetectOnly
 from apn.models.frequency import FrequencyBranch
+from apn.models.residual import view
 from apn.models.spatial import SpatialBranch
 
 
@@ -56,6 +57,7 @@ class APN(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.view = view(config.view)
         self.frequency = FrequencyBranch(config)
         self.spatial = SpatialBranch(config)
         self.classifier = classifier(config.embedding_dim)
@@ -68,7 +70,7 @@ class APN(nn.Module):
 
         Raises ValueError for an image of another shape than the bands were made for.
         """
-        image = self._ordered(image)
+        image = self.seen(image)
         frequency = self.frequency(image, irrelevant=irrelevant)
         spatial = self.spatial(image)
         return APNOutput(
@@ -85,13 +87,18 @@ class APN(nn.Module):
 
     def spatial_logits(self, image: Tensor) -> Tensor:
         """`logits_spatial` (B, 2) without the work of the frequency branch. Raises ValueError as `forward` does."""
-        return self.classifier(self.spatial(self._ordered(image)).artifact)
+        return self.classifier(self.spatial(self.seen(image)).artifact)
 
-    def _ordered(self, image: Tensor) -> Tensor:
+    def seen(self, image: Tensor) -> Tensor:
+        """What both branches are given: the view of an RGB image (B, 3, H, W), float32, colours in the weights' order.
+
+        Raises ValueError as `forward` does.
+        """
         size = self.config.image_size
         if image.shape[1:] != (3, size, size):
             raise ValueError(f"expected images (B, 3, {size}, {size}), found {tuple(image.shape)}: crop them first")
-        return image.flip(1) if self.config.channel_order == "bgr" else image
+        with torch.autocast(image.device.type, enabled=False):  # half precision would round the traces away
+            return self.view(image.flip(1) if self.config.channel_order == "bgr" else image)
 
     def detect_only(self, *, dtype: torch.dtype = torch.float32) -> DetectOnly:
         """A network for inference with the same logits, faster and without the irrelevant side.

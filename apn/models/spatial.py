@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from apn.config import ModelConfig
 from apn.models.backbones import build_backbone, normalization, num_features
-from apn.models.residual import view
 
 
 class SpatialOutput(NamedTuple):
@@ -35,7 +34,6 @@ class SpatialBranch(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.embedding_dim
-        self.view = view(config.spatial_view)
         self.backbone = build_backbone(config.spatial_backbone, pretrained=config.pretrained)
         self.dropout = nn.Dropout(config.spatial_dropout)
         self.head = nn.Sequential(nn.Linear(num_features(self.backbone), dim), nn.ReLU(), nn.Linear(dim, dim))
@@ -48,7 +46,7 @@ class SpatialBranch(nn.Module):
 
     def embed(self, image: Tensor) -> Tensor:
         """The embedding before it is split, (B, D)."""
-        pixels = ((self.view(image) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        pixels = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.head(self.dropout(self.backbone(pixels)))
 
     def forward(self, image: Tensor) -> SpatialOutput:

@@ -19,7 +19,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "bands": "straight-through",
         "band_rows": "symmetric",
         "band_suppression": True,
-        "spatial_view": "residual",
+        "view": "residual",
         "spatial_normalize": True,
         "channel_order": "bgr",
     },

@@ -33,20 +33,19 @@ def test_pixels_are_the_picture_itself() -> None:
 
 
 @torch.inference_mode()
-def test_the_spatial_branch_sees_it_and_has_no_further_weights() -> None:
-    plain, residual = (tiny_model(spatial_view=name).eval() for name in ("pixels", "residual"))
+def test_both_branches_see_it_and_have_no_further_weights() -> None:
+    plain, residual = (tiny_model(view=name).eval() for name in ("pixels", "residual"))
     image = noise(2)
-    torch.testing.assert_close(residual.spatial.embed(image), plain.spatial.embed(Residual()(image)))
-    torch.testing.assert_close(residual.frequency(image).artifact, plain.frequency(image).artifact)
+    torch.testing.assert_close(residual(image), plain(Residual()(image)))
     assert residual.state_dict().keys() == plain.state_dict().keys()
     torch.testing.assert_close(residual.detect_only()(image), residual(image).logits, atol=1e-5, rtol=1e-4)
 
 
 def test_the_blur_stays_in_float_where_a_graph_is_made_int8(tmp_path: Path) -> None:
     graph = tmp_path / "model.onnx"
-    write_onnx(InferenceGraph(tiny_model(spatial_view="residual").eval()), graph)
+    write_onnx(InferenceGraph(tiny_model(view="residual").eval()), graph)
     convolutions = [node for node in onnx.load(graph).graph.node if node.op_type == "Conv"]
-    blur = {node.name for node in convolutions if "model.spatial_view.kernel" in node.input}
+    blur = {node.name for node in convolutions if "model.view.kernel" in node.input}
     stem = {node.name for node in convolutions if "model.spatial_trunk.stem.0.weight" in node.input}
     assert len(blur) == len(stem) == 1
     assert blur <= set(_float_nodes(graph))
