@@ -216,7 +216,7 @@ class _Sheet(_Canvas):
         heat = f"bright places spoke for {explanation.target}, relative to the strongest place of this image"
         peaks = f"{explanation.spatial.peak:.2g} and {explanation.frequency.peak:.2g}"
         text = (
-            f"Heat maps: {heat} (peaks {peaks}). Spectrum and bands: of {_which_tile(explanation)}. "
+            f"Heat maps: {heat} (peaks {peaks}). Spectrum and bands: of what is seen of {_which_tile(explanation)}. "
             "Images of bands: contrast stretched."
         )
         self.text(MARGIN, self.height - FOOTER + 0.08, textwrap.fill(text, 150), fontsize=6.5, color=QUIET)

@@ -50,7 +50,7 @@ CORPUS = ROOT.parent / "shared/corpus"
 NETWORK = "tf_efficientnet_lite0"
 STAGES = 7
 SETS = ((1,), (2,), (3,), (4,), (6,), (7,), (1, 2, 3, 4), (1, 2, 4, 6), (1, 2, 3, 4, 5, 6, 7))
-OURS = {"pixels": (1, 2, 4, 6), "residual": (1, 2, 3, 4)}  # for APN's head, by view; the first are apn-mini's
+OURS = {"pixels": (1, 2, 4, 6), "residual": (1, 2, 3, 4)}  # for APN's head, by view; the second are apn-mini's
 PENALTY = 1e-3  # C of scikit-learn
 MANY = 20
 

@@ -5,8 +5,7 @@
 The baseline is the official forward pass restated (bench/restatement.py); ratios are to it, at the same batch size.
 images/s: median of the repeats, after two calls to warm up, images on the GPU already. Memory: the most that PyTorch's
 tensors took in a call, weights included. Difference: of a logit, to the baseline's on the processor in float32; on the
-GPU convolutions round to TF32, which is PyTorch's default. Weights are random for base
-and what ships for mini.
+GPU convolutions round to TF32, which is PyTorch's default. Weights are random for base and what ships for mini.
 """
 
 import argparse

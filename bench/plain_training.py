@@ -39,7 +39,7 @@ def make_plain(trainee: Trainee) -> None:
 
 def split(branch: FrequencyBranch, image: Tensor, *, residual: bool = True) -> tuple[Tensor, Tensor, Proposals]:
     """Purified and residual images (B, K, C, H, W) and the bands that made them."""
-    spectrum = torch.fft.rfft2(image.float())  # (B, C, H, M); autocast rounds it
+    spectrum = torch.fft.rfft2(image)  # (B, C, H, M)
     imaginary = spectrum.imag.masked_fill(branch.fourier.self_conjugate, 0.0)
     amplitude, phase = spectrum.abs(), torch.atan2(imaginary, spectrum.real)
     bands = branch.propose(Spectrum(spectrum.real, imaginary))

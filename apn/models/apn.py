@@ -97,6 +97,7 @@ class APN(nn.Module):
         size = self.config.image_size
         if image.shape[1:] != (3, size, size):
             raise ValueError(f"expected images (B, 3, {size}, {size}), found {tuple(image.shape)}: crop them first")
+        image = image.float()
         with torch.autocast(image.device.type, enabled=False):  # half precision would round the traces away
             return self.view(image.flip(1) if self.config.channel_order == "bgr" else image)
 
