@@ -105,8 +105,8 @@ def test_cells_become_a_table_and_what_was_not_run_is_listed(
     cells = [compare.Cell(m, fold, tmp_path / "out" / m / fold) for fold in folds for m in ("npr", "dire")]
     for cell in cells:
         cell.folder.mkdir(parents=True)
-        compare.run_cell(cell, 10, 0, overrides)
-        compare.run_cell(cell, 10, 0, overrides)  # done already
+        compare.run_cell(cell, 10, 0, overrides, "cpu")
+        compare.run_cell(cell, 10, 0, overrides, "cpu")  # done already
     text = compare.tabulate(cells, folds, tmp_path / "out", "Toy")
     assert "| npr | random | 2 | " in text
     assert "Not run:\n\n- dire: no diffusion model\n" in text
