@@ -25,7 +25,7 @@ def test_pictures_reach_the_network_as_they_are(precision: str) -> None:
     fabric = start("cpu", precision)
     module = Remembers()
     network, _ = fabric.setup(module, torch.optim.SGD(module.parameters(), lr=0.1))
-    image = torch.full((1, 4), 254 / 255)  # bfloat16 has no number nearer to it than 1 or 0.9961
+    image = torch.full((1, 4), 254 / 255)  # not a number that bfloat16 has
     network(image)
     assert torch.equal(module.given, image)
     assert module.answer.dtype == (torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
