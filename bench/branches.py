@@ -23,7 +23,7 @@ from apn.metrics import auc
 from apn.models.apn import APN
 
 LOGITS = {"spatial": "logits_spatial", "frequency": "logits_frequency", "both, what decides": "logits"}
-TOGETHER = 16
+TOGETHER = 1  # image, of two crops: larger batches leave the cache
 
 
 @torch.inference_mode()
