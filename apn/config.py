@@ -17,15 +17,20 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+View = Literal["pixels", "residual", "colour-residual"]
+
+
 class ModelConfig(Settings):
     """The network. Defaults are the paper's; "official" behaviour is the default wherever METHOD has a choice."""
 
     architecture: Literal["apn"] = "apn"
     image_size: int = Field(224, ge=32, description="side of the square input, pixels")
     embedding_dim: int = Field(256, ge=48, multiple_of=2, description="D, size of each embedding")
-    view: Literal["pixels", "residual"] = Field(
-        "pixels", description="what both branches see: the picture, or what a blur takes from it, amplified"
+    view: View = Field(
+        "pixels",
+        description="what the branches see: the picture; what a blur takes from it, amplified; or the colour of that",
     )
+    band_view: View | None = Field(None, description="what the frequency branch sees; None: the same as `view`")
     band_count: int = Field(15, ge=1, description="K, frequency bands per component")
     band_encoder: str = Field("resnet18", description="trunk that sees each purified or residual image")
     spatial_backbone: str = Field("convnext_base.fb_in1k", description="trunk that sees the image")
@@ -40,6 +45,11 @@ class ModelConfig(Settings):
     band_edge_width: float = Field(2.0, gt=0, description="width of a soft edge, spectrum positions")
     band_rows: Literal["half", "symmetric"] = Field(
         "half", description="half: rows as stored (official); symmetric: row r and its mirror H - r together"
+    )
+    band_start: Literal["narrow", "wide"] = Field(
+        "narrow",
+        description="narrow: bands start their training nearly void, as random weights have it (official); "
+        "wide: each over its share of the axis",
     )
     band_suppression: bool = Field(False, description="non-maximum suppression of overlapping bands")
     cut_weakest_bands: bool = Field(True, description="K > 15: weights below the 15th smallest become 0 (official)")

@@ -69,7 +69,7 @@ def band_evidence(model: APN, pixels: Tensor, tile: Tile, shown: int) -> BandEvi
     """What the bands of `model` do with one tile, pixels (3, S, S) in [0, 1] RGB; images of the `shown` strongest."""
     branch, size = model.frequency, model.config.image_size
     flip = model.config.channel_order == "bgr"
-    image = model.seen(pixels[None])
+    image = model.seen(pixels[None]).frequency
     purified, residual, proposals = branch.split(image)  # (1, K, C, S, S)
     assert residual is not None
     weights = branch.band_weights(branch.artifact_encoder(purified)[0])[0, :, 0]  # (K,)

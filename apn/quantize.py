@@ -88,14 +88,14 @@ def write_int8(graph: Path, out: Path, crops: np.ndarray) -> None:
 
 
 def _float_nodes(graph: Path) -> list[str]:
-    """Everything but convolutions and linear layers; all of the band proposers and of the view."""
+    """Everything but convolutions and linear layers; all of the band proposers and of the views."""
     import onnx
 
     heavy = {"Conv", "Gemm"}  # the Fourier transforms are MatMul
     return [
         node.name
         for node in onnx.load(graph, load_external_data=False).graph.node
-        if node.op_type not in heavy or any("proposer" in name or ".view." in name for name in node.input)
+        if node.op_type not in heavy or any("proposer" in name or ".views." in name for name in node.input)
     ]
 
 

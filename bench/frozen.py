@@ -40,9 +40,9 @@ from apn.metrics import auc
 from apn.models.apn import APN
 from apn.models.backbones import build_backbone, normalization
 from apn.models.build import build_network
-from apn.models.residual import view
 from apn.models.spatial import project
 from apn.models.statistics import StageStatistics, statistics
+from apn.models.views import VIEWS
 from apn.optim import model_rate_factor
 
 ROOT = Path(__file__).parent.parent
@@ -226,7 +226,7 @@ def main() -> None:
     photographs = [sample for sample in samples if sample.source == "imagenet_samples"]
     for name in (NETWORK, "efficientnet_lite0"):
         print(f"{name}: names {named_right(name, photographs):.1%} of {len(photographs)} right", flush=True)
-    seen, ours = view(options.view), OURS[options.view]
+    seen, ours = VIEWS[options.view](), OURS[options.view]
     tail = f"{options.view}-{options.size}-{options.crops}.npy"
     table = kept(options.out / f"corpus-{tail}", samples, options.crops, options.size, seen)
     fakes = sorted(read_samples(options.aligned)) if options.aligned else []

@@ -29,7 +29,7 @@ class Bands(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.network.purified(self.network.seen(image)).flatten(0, 1)
+        return self.network.purified(self.network.views(image).frequency).flatten(0, 1)
 
 
 class SpatialTrunk(nn.Module):
@@ -40,7 +40,7 @@ class SpatialTrunk(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        pixels = (self.network.seen(image) - self.network.mean) / self.network.std
+        pixels = (self.network.views(image).spatial - self.network.mean) / self.network.std
         return self.network.spatial_trunk(pixels)
 
 

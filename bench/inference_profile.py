@@ -38,23 +38,23 @@ def milliseconds(step: Callable[[], Any], repeats: int) -> float:
 
 def stages(network: DetectOnly, image: torch.Tensor) -> dict[str, Callable[[], Any]]:
     """Each step of one image's way through the network, by name."""
-    image = network.seen(image)
-    spectrum = network.fourier(image)
+    seen = network.views(image)
+    spectrum = network.fourier(seen.frequency)
     bands = network.proposers(spectrum)
     masks = [band_mask(network.config, component, *spectrum.real.shape[-2:]) for component in bands]
     wide = Spectrum(*(part[:, None] for part in spectrum))
     pure = purify(wide, *masks)
     purified = network.fourier.inverse(pure)
     features = network.band_features(purified)
-    spatial = network.spatial_features(image)
+    spatial = network.spatial_features(seen.spatial)
     return {
-        "forward transform": lambda: network.fourier(image),
+        "forward transform": lambda: network.fourier(seen.frequency),
         "proposers, amplitude and phase": lambda: network.proposers(spectrum),
         "masks": lambda: [band_mask(network.config, one, *spectrum.real.shape[-2:]) for one in bands],
         "purified spectra": lambda: purify(wide, *masks),
         "inverse transforms": lambda: network.fourier.inverse(pure),
         "band trunk": lambda: network.band_features(purified),
-        "spatial trunk": lambda: network.spatial_features(image),
+        "spatial trunk": lambda: network.spatial_features(seen.spatial),
         "weights of bands, heads, classifier": lambda: network.judge(features, spatial),
     }
 

@@ -33,8 +33,8 @@ class Restatement(nn.Module):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         model, frequency, spatial = self.model, self.model.frequency, self.model.spatial
-        image = model.seen(image)
-        spectrum = torch.fft.rfft2(image)  # (B, C, H, M)
+        seen = model.seen(image)
+        spectrum = torch.fft.rfft2(seen.frequency)  # (B, C, H, M)
         spectrum.imag[..., frequency.fourier.self_conjugate] = 0.0
         amplitude, phase = spectrum.abs(), spectrum.angle()
         amplitude_mask = self.mask(frequency.amplitude_proposer(amplitude), *amplitude.shape[2:])  # (B, C, K, H, M)
@@ -47,7 +47,7 @@ class Restatement(nn.Module):
         weights = frequency.band_weights(features)  # (B, K, 1)
         artifact_frequency = (weights * frequency.artifact_encoder.project(features)).sum(1)  # (B, D)
         frequency.irrelevant_encoder.project(irrelevant).mean(1)  # computed, not used, as there
-        embedding = spatial.head(spatial.backbone((image - spatial.mean) / spatial.std))  # (B, D)
+        embedding = spatial.head(spatial.backbone((seen.spatial - spatial.mean) / spatial.std))  # (B, D)
         artifact_spatial = embedding @ spatial.artifact_basis.T @ spatial.artifact_basis
         embedding @ spatial.irrelevant_basis.T @ spatial.irrelevant_basis
         model.classifier(artifact_frequency), model.classifier(artifact_spatial)

@@ -13,8 +13,8 @@ from apn.config import ModelConfig
 from apn.models.bands import Proposals
 from apn.models.detect import DetectOnly
 from apn.models.frequency import FrequencyBranch
-from apn.models.residual import view
 from apn.models.spatial import SpatialBranch
+from apn.models.views import Seen, Views
 
 
 class APNOutput(NamedTuple):
@@ -57,7 +57,7 @@ class APN(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.view = view(config.view)
+        self.views = Views(config)
         self.frequency = FrequencyBranch(config)
         self.spatial = SpatialBranch(config)
         self.classifier = classifier(config.embedding_dim)
@@ -70,9 +70,9 @@ class APN(nn.Module):
 
         Raises ValueError for an image of another shape than the bands were made for.
         """
-        image = self.seen(image)
-        frequency = self.frequency(image, irrelevant=irrelevant)
-        spatial = self.spatial(image)
+        seen = self.seen(image)
+        frequency = self.frequency(seen.frequency, irrelevant=irrelevant)
+        spatial = self.spatial(seen.spatial)
         return APNOutput(
             logits=self.classifier((frequency.artifact + spatial.artifact) / 2),
             logits_frequency=self.classifier(frequency.artifact),
@@ -87,10 +87,10 @@ class APN(nn.Module):
 
     def spatial_logits(self, image: Tensor) -> Tensor:
         """`logits_spatial` (B, 2) without the work of the frequency branch. Raises ValueError as `forward` does."""
-        return self.classifier(self.spatial(self.seen(image)).artifact)
+        return self.classifier(self.spatial(self.seen(image).spatial).artifact)
 
-    def seen(self, image: Tensor) -> Tensor:
-        """What both branches are given: the view of an RGB image (B, 3, H, W), float32, colours in the weights' order.
+    def seen(self, image: Tensor) -> Seen:
+        """The branches' views of an RGB image (B, 3, H, W) in [0, 1].
 
         Raises ValueError as `forward` does.
         """
@@ -99,7 +99,7 @@ class APN(nn.Module):
             raise ValueError(f"expected images (B, 3, {size}, {size}), found {tuple(image.shape)}: crop them first")
         image = image.float()
         with torch.autocast(image.device.type, enabled=False):  # half precision would round the traces away
-            return self.view(image.flip(1) if self.config.channel_order == "bgr" else image)
+            return self.views(image)
 
     def detect_only(self, *, dtype: torch.dtype = torch.float32) -> DetectOnly:
         """A network for inference with the same logits, faster and without the irrelevant side.

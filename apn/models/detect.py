@@ -56,7 +56,7 @@ class DetectOnly(nn.Module):
         self.dtype = dtype
         self.images_at_once = images_at_once
         self.packed = not plain and can_pack(spatial.mean.device, dtype)
-        self.view = frozen_copy(model.view)
+        self.views = frozen_copy(model.views)
         self.fourier = frozen_copy(frequency.fourier)
         self.proposers = JointProposers(frequency.amplitude_proposer, frequency.phase_proposer)
         self.band_trunk = self._trunk(encoder.trunk)
@@ -84,15 +84,11 @@ class DetectOnly(nn.Module):
     def together(self, image: Tensor) -> Tensor:
         """The logits (B, 2) of a batch at once."""
         with torch.autocast(image.device.type, enabled=False):
-            image = self.seen(image)
-            return self.judge(self.band_features(self.purified(image)), self.spatial_features(image))
-
-    def seen(self, image: Tensor) -> Tensor:
-        """As `APN.seen`: what both branches are given of an RGB image (B, C, H, W)."""
-        return self.view(image.flip(1) if self.config.channel_order == "bgr" else image)
+            seen = self.views(image)
+            return self.judge(self.band_features(self.purified(seen.frequency)), self.spatial_features(seen.spatial))
 
     def purified(self, image: Tensor) -> Tensor:
-        """The purified images (B, K, C, H, W), float32, of what is seen of an image."""
+        """The purified images (B, K, C, H, W), float32, of what the frequency branch sees of an image."""
         spectrum = self.fourier(image.float())  # (B, C, H, M)
         size = spectrum.real.shape[-2:]
         masks = [band_mask(self.config, component, *size) for component in self.proposers(spectrum)]  # (B, K, C, H, M)
@@ -105,7 +101,7 @@ class DetectOnly(nn.Module):
         return torch.cat([self._features(self.band_trunk, part) for part in parts]).unflatten(0, purified.shape[:2])
 
     def spatial_features(self, image: Tensor) -> Tensor:
-        """(B, N) float32 of what is seen of an image."""
+        """(B, N) float32 of what the spatial branch sees of an image."""
         return self._features(self.spatial_trunk, (image - self.mean) / self.std)
 
     def judge(self, bands: Tensor, features: Tensor) -> Tensor:

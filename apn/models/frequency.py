@@ -30,6 +30,7 @@ from apn.models.fourier import FFT, MatrixDFT
 
 COLOURS = 3
 ATTENTION_HEADS = 8
+LEAST_EDGE = 0.005  # of a wide band's start, beyond its prior: frequency 0 stays in the first band of up to 200 places
 LAST_PRIOR = 0.9  # band k of K starts its life at k / (K - 1) * 0.9 of the axis
 UNCUT_BANDS = 15  # with more bands than this the official code zeroes the weakest weights
 
@@ -71,12 +72,20 @@ def _head(length: int, outputs: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+@torch.no_grad()
+def widen(edges: nn.Module, prior: Tensor) -> None:
+    """Sets the bias of the last layer of an edges head so that each band reaches from its prior (K,) to the next's."""
+    assert isinstance(edges, nn.Linear)
+    width = torch.diff(prior, append=prior.new_ones(1))  # (K,), fraction of the axis
+    edges.bias.copy_(torch.logit(torch.cat([torch.full_like(width, LEAST_EDGE), width]), eps=LEAST_EDGE))
+
+
 class AxisProposer(nn.Module):
     """K bands along the rows (axis 0, L = H) or the columns (axis 1, L = M) of one spectrum component."""
 
     prior: Tensor
 
-    def __init__(self, height: int, columns: int, axis: int, band_count: int) -> None:
+    def __init__(self, height: int, columns: int, axis: int, band_count: int, start: str) -> None:
         super().__init__()
         length = (height, columns)[axis]
         kernel, padding = ((3, columns), (1, 0)) if axis == 0 else ((height, 3), (0, 1))
@@ -86,6 +95,8 @@ class AxisProposer(nn.Module):
         self.confidence_head = _head(length, band_count)
         self.edges_head = _head(length, 2 * band_count)
         self.register_buffer("prior", torch.linspace(0, LAST_PRIOR, band_count))
+        if start == "wide":
+            widen(self.edges_head[-2], self.prior)
 
     def forward(self, component: Tensor) -> AxisBands:  # (B, C, H, M)
         profile = self.collapse(self.bottlenecks(component)).flatten(2)  # (B, C, L)
@@ -97,11 +108,11 @@ class AxisProposer(nn.Module):
 class BandProposer(nn.Module):
     """Row and column bands of one component, amplitude or phase."""
 
-    def __init__(self, height: int, columns: int, band_count: int) -> None:
+    def __init__(self, height: int, columns: int, band_count: int, start: str) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(COLOURS)
-        self.rows = AxisProposer(height, columns, 0, band_count)
-        self.columns = AxisProposer(height, columns, 1, band_count)
+        self.rows = AxisProposer(height, columns, 0, band_count, start)
+        self.columns = AxisProposer(height, columns, 1, band_count, start)
 
     def forward(self, component: Tensor) -> ComponentBands:  # (B, C, H, M)
         component = self.norm(component)
@@ -170,8 +181,8 @@ class FrequencyBranch(nn.Module):
         columns = width // 2 + 1
         self.config = config
         self.fourier: FFT | MatrixDFT = FFT(height, width)
-        self.amplitude_proposer = BandProposer(height, columns, config.band_count)
-        self.phase_proposer = BandProposer(height, columns, config.band_count)
+        self.amplitude_proposer = BandProposer(height, columns, config.band_count, config.band_start)
+        self.phase_proposer = BandProposer(height, columns, config.band_count, config.band_start)
         self.artifact_encoder = BandEncoder(
             config.band_encoder, config.embedding_dim, pretrained=config.pretrained_artifact
         )

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from tiny import noise, tiny_model
 
 from apn.export import InferenceGraph, write_onnx
-from apn.models.residual import GAIN, REACH, SIGMA, Residual, view
+from apn.models.views import COLOUR_GAIN, GAIN, REACH, SIGMA, ColourResidual, Residual
 from apn.quantize import _float_nodes
 
 
@@ -27,9 +27,20 @@ def test_what_is_smooth_is_grey() -> None:
         torch.testing.assert_close(seen, torch.full_like(seen, 0.5), atol=1e-4, rtol=0)
 
 
+def test_its_colour_is_what_differs_between_the_colours() -> None:
+    image = noise(2)
+    residual = (Residual()(image).double() - 0.5) / GAIN
+    expected = 0.5 + COLOUR_GAIN * (residual - residual.mean(dim=1, keepdim=True))
+    torch.testing.assert_close(ColourResidual()(image).double(), expected, atol=1e-4, rtol=1e-4)
+    grey = noise(2)[:, :1].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(ColourResidual()(grey), torch.full_like(grey, 0.5), atol=1e-4, rtol=0)
+
+
 def test_pixels_are_the_picture_itself() -> None:
     image = noise(1)
-    assert view("pixels")(image) is image
+    seen = tiny_model().seen(image)
+    assert seen.frequency is seen.spatial
+    assert torch.equal(seen.spatial, image)
 
 
 @torch.inference_mode()
@@ -41,11 +52,21 @@ def test_both_branches_see_it_and_have_no_further_weights() -> None:
     torch.testing.assert_close(residual.detect_only()(image), residual(image).logits, atol=1e-5, rtol=1e-4)
 
 
+@torch.inference_mode()
+def test_each_branch_may_have_a_view_of_its_own() -> None:
+    plain, both = tiny_model().eval(), tiny_model(view="residual", band_view="colour-residual").eval()
+    image = noise(2)
+    output = both(image)
+    torch.testing.assert_close(output.artifact_spatial, plain(Residual()(image)).artifact_spatial)
+    torch.testing.assert_close(output.artifact_frequency, plain(ColourResidual()(image)).artifact_frequency)
+    torch.testing.assert_close(both.detect_only()(image), output.logits, atol=1e-5, rtol=1e-4)
+
+
 def test_the_blur_stays_in_float_where_a_graph_is_made_int8(tmp_path: Path) -> None:
     graph = tmp_path / "model.onnx"
     write_onnx(InferenceGraph(tiny_model(view="residual").eval()), graph)
     convolutions = [node for node in onnx.load(graph).graph.node if node.op_type == "Conv"]
-    blur = {node.name for node in convolutions if "model.view.kernel" in node.input}
+    blur = {node.name for node in convolutions if "model.views.spatial.kernel" in node.input}
     stem = {node.name for node in convolutions if "model.spatial_trunk.stem.0.weight" in node.input}
     assert len(blur) == len(stem) == 1
     assert blur <= set(_float_nodes(graph))
@@ -62,5 +83,5 @@ def test_autocast_does_not_round_it() -> None:
     model, image = tiny_model(view="residual").eval(), noise(1)
     expected = Residual()(image)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(model.seen(image), expected)
+        assert torch.equal(model.seen(image).spatial, expected)
         assert not torch.equal(Residual()(image), expected)  # left to itself, it would

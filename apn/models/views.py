@@ -1,0 +1,77 @@
+"""What the branches see of a picture: itself, or what a blur takes from it, amplified.
+
+The residual has the traces of how a picture was made without most of what it shows; its colour alone has those that
+survive where fine detail of brightness does not, and carries over to other generators (docs/results.md).
+
+Sources: high-pass residuals, Fridrich and Kodovsky, "Rich models for steganalysis of digital images", IEEE TIFS 2012;
+as a generator's fingerprint, Marra et al., "Do GANs leave artificial fingerprints?", MIPR 2019.
+Dimensions: B batch, H x W pixels.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from apn.config import ModelConfig
+
+SIGMA = 1.0  # of the blur, pixels
+REACH = 3  # pixels on either side, where a blur of SIGMA has ended
+GAIN = 16.0  # chosen on the leave-out folds: docs/results.md
+COLOUR_GAIN = 32.0  # colour differs less than brightness does
+
+
+class Residual(nn.Module):
+    """Image (B, 3, H, W) in [0, 1] -> 1/2 + GAIN (image - blurred image), as large; mid-grey where it is smooth."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        places = torch.arange(-REACH, REACH + 1.0)
+        bell = torch.exp(-places.square() / (2 * SIGMA**2))
+        bell /= bell.sum()
+        self.register_buffer("kernel", torch.outer(bell, bell).repeat(3, 1, 1, 1), persistent=False)  # (3, 1, 7, 7)
+
+    def forward(self, image: Tensor) -> Tensor:
+        blurred = F.conv2d(F.pad(image, (REACH,) * 4, mode="reflect"), self.kernel, groups=3)
+        return 0.5 + GAIN * (image - blurred)
+
+
+class ColourResidual(Residual):
+    """Image (B, 3, H, W) in [0, 1] -> 1/2 + COLOUR_GAIN (residual less its mean over colours), as large."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        residual = super().forward(image) - 0.5
+        return 0.5 + COLOUR_GAIN / GAIN * (residual - residual.mean(dim=1, keepdim=True))
+
+
+VIEWS: dict[str, type[nn.Module]] = {
+    "pixels": nn.Identity,
+    "residual": Residual,
+    "colour-residual": ColourResidual,
+}
+
+
+class Seen(NamedTuple):
+    """What each branch is given, (B, 3, H, W) each, colours in the order that the weights expect."""
+
+    frequency: Tensor
+    spatial: Tensor
+
+
+class Views(nn.Module):
+    """RGB image (B, 3, H, W) in [0, 1], float32 -> what each branch sees of it, without a weight that learns."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.flip = config.channel_order == "bgr"
+        self.spatial = VIEWS[config.view]()
+        self.frequency = VIEWS[config.band_view]() if config.band_view else None
+
+    def forward(self, image: Tensor) -> Seen:
+        if self.flip:
+            image = image.flip(1)
+        spatial = self.spatial(image)
+        return Seen(self.frequency(image) if self.frequency else spatial, spatial)
