@@ -1,6 +1,7 @@
 """What frozen stages of EfficientNet-Lite0 tell of generators that were left out: the first rows of docs/results.md.
 
     python bench/frozen.py --out runs/frozen [--aligned runs/aligned/taef2] [--view residual]
+    python bench/frozen.py --out runs/frozen --both --size 160 --crops 2
 
 Every image gives the mean and deviation of each stage's channels, of --crops training crops, degraded as configs/apn-
 mini.toml says, and of the centre of 224 pixels under both protocols (with --size, of its centre). On each fold of
@@ -10,6 +11,7 @@ is the mean over generators of 20 and more images. Then the head and classifier 
 rates of configs/apn-mini.toml, with embeddings of 128 and of 256 numbers. Each of --seeds seeds gives the first weights
 that a network of that seed starts from, as `apn train` draws them, and the order of the images.
 --view: what the network sees, `model.view` of a configuration; each has the stages that do best for it.
+--both: instead, a regression on stages of each residual view, and their logits added: what apn-mini's branches see.
 --aligned: fakes of `apn synthesize` as one more generator, with a quarter and half of the weight of the generated ones.
 It first says how many ImageNet photographs of the corpus the packaged weights name right in either network of timm's.
 """
@@ -50,7 +52,10 @@ CORPUS = ROOT.parent / "shared/corpus"
 NETWORK = "tf_efficientnet_lite0"
 STAGES = 7
 SETS = ((1,), (2,), (3,), (4,), (6,), (7,), (1, 2, 3, 4), (1, 2, 4, 6), (1, 2, 3, 4, 5, 6, 7))
-OURS = {"pixels": (1, 2, 4, 6), "residual": (1, 2, 3, 4)}  # for APN's head, by view; the second are apn-mini's
+OURS = {"pixels": (1, 2, 4, 6), "residual": (1, 2, 3, 4), "colour-residual": (1, 2, 3, 4)}  # for APN's head, by view
+BOTH = ("residual", "colour-residual")  # of apn-mini's spatial and of its frequency branch
+BOTH_SETS = (((2,), ()), ((2, 4), ()), ((1, 2, 3, 4), ()), ((), (1,)), ((), (2,)), ((), (1, 2, 3, 4)),
+             ((2,), (1,)), ((2, 4), (1,)), ((1, 2, 3, 4), (1,)), ((1, 2, 3, 4), (1, 2, 3, 4)))  # fmt: skip
 PENALTY = 1e-3  # C of scikit-learn
 MANY = 20
 
@@ -112,6 +117,17 @@ def logistic(features: np.ndarray, labels: np.ndarray, weigh: np.ndarray) -> Cal
     model = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=300))
     model.fit(features, labels, logisticregression__sample_weight=weigh)
     return model.decision_function
+
+
+def added(parts: Sequence[np.ndarray]) -> Fit:
+    """The fit of a logistic regression on each of these columns, their logits added, each in units of its spread."""
+
+    def fit(features: np.ndarray, labels: np.ndarray, weigh: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        each = [(part, logistic(features[:, part], labels, weigh)) for part in parts]
+        spreads = [decide(features[:, part]).std() for part, decide in each]
+        return lambda seen: np.sum([d(seen[:, p]) / s for (p, d), s in zip(each, spreads, strict=True)], axis=0)
+
+    return fit
 
 
 def spatial_head(dim: int, seed: int, stages: Sequence[int]) -> Fit:
@@ -220,9 +236,13 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=3, help="training crops of an image")
     parser.add_argument("--seeds", type=int, default=5, help="of APN's head")
     parser.add_argument("--view", choices=OURS, default="pixels", help="what the network sees")
+    parser.add_argument("--both", action="store_true", help="both residual views")
     parser.add_argument("--size", type=int, default=CROP_SIZE, help="of a crop, pixels; apn-mini has 160")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
+    if options.both:
+        print_both(samples, options)
+        return
     photographs = [sample for sample in samples if sample.source == "imagenet_samples"]
     for name in (NETWORK, "efficientnet_lite0"):
         print(f"{name}: names {named_right(name, photographs):.1%} of {len(photographs)} right", flush=True)
@@ -250,6 +270,21 @@ def main() -> None:
         print(_line(ours, f"APN's head, D = {dim}", 0, np.mean(each, axis=0)), flush=True)
         means = [f"{one[-2, 0]:.3f}" for one in each]
         print(f"(means of {options.seeds} seeds; aligned means of seeds 0, 1, ...: {', '.join(means)})", flush=True)
+
+
+def print_both(samples: Sequence[Sample], options: argparse.Namespace) -> None:
+    tail = f"{options.size}-{options.crops}.npy"
+    tables = [
+        kept(options.out / f"corpus-{one}-{tail}", samples, options.crops, options.size, VIEWS[one]()) for one in BOTH
+    ]
+    of_stage, width = columns(), tables[0].shape[-1]
+    table = np.concatenate(tables, axis=-1)
+    print("| " + " | ".join([*BOTH, *read_folds(CORPUS / "folds.json"), "mean", "generators"]) + " |\n|" + "---|" * 9)
+    for sets in BOTH_SETS:
+        picks = [[of_stage[s - 1] + i * width for s in stages] for i, stages in enumerate(sets) if stages]
+        found = run(samples, table, added([np.concatenate(pick) for pick in picks]))
+        names = [", ".join(map(str, stages)) or "no" for stages in sets]
+        print("| " + " | ".join([*names, *(f"{one[0]:.3f} / {one[1]:.3f}" for one in found)]) + " |", flush=True)
 
 
 def _line(stages: Sequence[int], learns: str, share: float, found: np.ndarray) -> str:

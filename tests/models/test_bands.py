@@ -278,6 +278,17 @@ def test_bands_start_their_life_spread_over_the_spectrum() -> None:
             assert (edge - prior).sub(0.5).abs().max() < 0.2  # an untrained sigmoid is undecided
 
 
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_wide_bands_start_next_to_each_other_and_cover_the_axis(count: int) -> None:
+    with torch.no_grad():
+        proposals = tiny_model(band_count=count, band_start="wide").eval()(noise(2)).proposals
+    prior = torch.linspace(0, 0.9, count)
+    following = torch.cat([prior[1:], torch.ones(1)])
+    for bands in proposals.axes():
+        torch.testing.assert_close(bands.start, prior.expand_as(bands.start), atol=0.02, rtol=0)
+        torch.testing.assert_close(bands.end, following.expand_as(bands.end), atol=0.1, rtol=0)
+
+
 def test_band_order_loss_by_hand() -> None:
     bands = axis([0.5, 1.2, 0.1], [0.3, 1.5, 0.105])
     per_colour = (0.2 + 0.01) + (0.2 + 0.5) + (0.01 - 0.005)  # ends first; leaves the spectrum twice; too short
