@@ -67,7 +67,8 @@ aligned: setup
 weights: setup
 	$(BIN)/apn train configs/apn-mini.toml --device cpu --out runs/apn-mini
 	$(BIN)/python bench/compare.py --out runs/leaveout --methods apn-mini --minutes 0 --offline
-	$(BIN)/python bench/ship.py runs/apn-mini runs/leaveout/apn-mini.parquet
+	$(BIN)/python bench/delivered.py runs/leaveout/apn-mini runs/leaveout/apn-mini.parquet --out runs/calibration.jsonl
+	$(BIN)/python bench/ship.py runs/apn-mini runs/calibration.jsonl
 
 clean:
 	rm -rf .venv build *.egg-info

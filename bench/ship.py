@@ -1,10 +1,10 @@
 """Makes a finished run the detector that ships, apn/weights/apn-mini. Run by `make weights`.
 
-    python bench/ship.py runs/apn-mini runs/leaveout/apn-mini.parquet
+    python bench/ship.py runs/apn-mini runs/calibration.jsonl
 
-The first is a run folder; the second a table of scores that leave-out runs of the same recipe gave to generators and
-cameras they never saw: calibration and thresholds come from these, since that is what the detector will meet. The
-logits of the demo's images go into tests/shipped_logits.json, where a test looks for them.
+The first is a run folder; the second has the scores that leave-out runs of the same recipe gave to generators and
+cameras they never saw (bench/delivered.py): calibration and thresholds come from these, since that is what the detector
+will meet. The logits of the demo's images go into tests/shipped_logits.json, where a test looks for them.
 """
 
 import argparse

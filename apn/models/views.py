@@ -1,7 +1,7 @@
 """What the branches see of a picture: itself, or what a blur takes from it, amplified.
 
-The residual has the traces of how a picture was made without most of what it shows; its colour alone has those that
-survive where fine detail of brightness does not, and carries over to other generators (docs/results.md).
+The residual has the traces of how a picture was made without most of what it shows; its colour alone tells of other
+generators than the whole of it does (docs/results.md).
 
 Sources: high-pass residuals, Fridrich and Kodovsky, "Rich models for steganalysis of digital images", IEEE TIFS 2012;
 as a generator's fingerprint, Marra et al., "Do GANs leave artificial fingerprints?", MIPR 2019.
