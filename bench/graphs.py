@@ -15,7 +15,7 @@ from made_images import made_crops
 from torch import Tensor, nn
 
 from apn.backends import to_input
-from apn.checkpoint import load_model
+from apn.checkpoint import load_model, read_checkpoint_config
 from apn.export import InferenceGraph, write_module, write_onnx
 from apn.models.detect import DetectOnly
 from apn.quantize import write_int8
@@ -66,7 +66,7 @@ def write_parts(checkpoint: Path, folder: Path) -> None:
 
     network = inference_graph(checkpoint).model
     assert isinstance(network, DetectOnly)
-    image = torch.from_numpy(to_input(made_crops(1)[0]))
+    image = torch.from_numpy(to_input(made_crops(1, size=network.config.image_size)[0]))
     bands, spatial = Bands(network), SpatialTrunk(network)
     purified = bands(image)
     modules = {
@@ -103,14 +103,15 @@ def write_int8_trunks(folder: Path, images: np.ndarray) -> None:
 def write(checkpoint: Path, out: Path, graph: str, range_images: int) -> None:
     """range_images: set the ranges of int8, of another seed than those that are measured."""
     out.mkdir(parents=True, exist_ok=True)
+    size = read_checkpoint_config(checkpoint).model.image_size
     if graph == "model.onnx":
         write_onnx(inference_graph(checkpoint), out / graph)
     elif graph == "int8.onnx":
-        write_int8(out / "model.onnx", out / graph, made_crops(range_images, seed=2)[0])
+        write_int8(out / "model.onnx", out / graph, made_crops(range_images, seed=2, size=size)[0])
     elif graph == "openvino":
         write_parts(checkpoint, out / graph)
     else:
-        write_int8_trunks(out / "openvino", to_input(made_crops(range_images, seed=2)[0]))
+        write_int8_trunks(out / "openvino", to_input(made_crops(range_images, seed=2, size=size)[0]))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model = load_model(options.checkpoint) if options.checkpoint else golden_base()
     assert isinstance(model, APN)
-    image = torch.from_numpy(to_input(made_crops(1)[0]))
+    image = torch.from_numpy(to_input(made_crops(1, size=model.config.image_size)[0]))
     networks = {"float32": model.detect_only(), "bfloat16": model.detect_only(dtype=torch.bfloat16)}
     with torch.inference_mode():
         print_stages(networks, image, options.repeats)

@@ -37,7 +37,7 @@ def prepare(name: str, checkpoint: Path | None, work: Path, count: int) -> Path:
     folder = checkpoint or find_weights("apn-mini")
     model = load_model(folder)
     assert isinstance(model, APN)
-    crops, _ = made_crops(count, seed=1)
+    crops, _ = made_crops(count, seed=1, size=model.config.image_size)
     np.savez(work / f"{name}-expected.npz", crops=crops, logits=untouched(model, crops))
     return folder
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from tiny import noise, tiny_config, tiny_model
 
-from apn.backends import to_input
 from apn.checkpoint import save_checkpoint
 from apn.config import Config
 
@@ -18,9 +17,10 @@ sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
 import inference
 import memory
+from graphs import PARTS, write
 from inference_rows import ROWS, Job
 from made_images import made_crops
-from networks import fit, set_linear
+from networks import fit, prepare, set_linear
 from restatement import Restatement
 
 
@@ -76,14 +76,18 @@ def test_made_crops_are_of_two_kinds_and_the_seeds_own() -> None:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """A checkpoint `tiny`, and what is expected of it, as bench/networks.py leaves them."""
-    model = tiny_model().eval()
-    save_checkpoint(tmp_path / "tiny", model, Config(name="tiny", model=tiny_config()), {})
-    crops, _ = made_crops(6, size=64)
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(to_input(crops)), irrelevant=False).logits.numpy()
-    np.savez(tmp_path / "tiny-expected.npz", crops=crops, logits=logits)
+    """A checkpoint `tiny`, and what is expected of it."""
+    save_checkpoint(tmp_path / "tiny", tiny_model().eval(), Config(name="tiny", model=tiny_config()), {})
+    prepare("tiny", tmp_path / "tiny", tmp_path, count=6)
     return tmp_path
+
+
+def test_crops_are_as_large_as_the_network_takes_them(work: Path, tmp_path: Path) -> None:
+    with np.load(work / "tiny-expected.npz") as expected:
+        np.testing.assert_array_equal(expected["crops"], made_crops(6, seed=1, size=64)[0])
+    write(work / "tiny", tmp_path / "graphs", "openvino", range_images=2)  # runs each part on such a crop
+    written = {path.stem for path in (tmp_path / "graphs" / "openvino").glob("*.xml")}
+    assert written == set(PARTS)
 
 
 def measure(row: str, work: Path, **changes: Any) -> inference.Measured:
