@@ -3,9 +3,9 @@
     python bench/photographs.py runs/leaveout/apn-mini
 
 Nearly all photographs of the corpus were JPEGs, most with halved colour. Here those that each leave-out run never saw
-are scaled to half, which takes that history away, or get noise before or after the JPEG of the aligned protocol; generated
-images stay aligned. One crop an image. AUC: mean over the folds. Called generated: above the threshold that 5 % of the
-fold's aligned photographs reach. The folder holds a run a fold, as bench/compare.py leaves them.
+are scaled to half, which takes that history away, or get noise before or after the JPEG of the aligned protocol;
+generated images stay aligned. One crop an image. AUC: mean over the folds. Called generated: above the threshold that
+5 % of the fold's aligned photographs reach. The folder holds a run a fold, as bench/compare.py leaves them.
 """
 
 import argparse
