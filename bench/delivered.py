@@ -5,8 +5,7 @@
 The first is the folder of the leave-out runs, a fold each; the second their table of scores, native and aligned. To
 these come the same images of both classes, scaled to half (to no less than a crop) and saved as JPEG of quality 85:
 photographs that were scaled are sharper than those of the corpus, and the threshold has to hold for them too. Written
-are logit and label, for `apn calibrate`; printed is what share of each kind lies above the threshold of 5 % of all real
-ones.
+are logit and label, for `apn calibrate`; printed is what share of each kind is then called generated.
 """
 
 import argparse
@@ -14,36 +13,32 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from apn.checkpoint import load_model
+from apn.calibration import fit_calibration
 from apn.crops import Pixels, center_crop
 from apn.data.samples import GENERATED, REAL, read_samples
 from apn.data.transforms import jpeg, resize
+from apn.detector import load
 from apn.image import load_image
 from apn.scoretable import read_scores
 
-FALSE_ALARMS = 0.05
 QUALITY = 85
 DELIVERED = "scaled to half, JPEG 85"
 
 
-def delivered(pixels: Pixels, least: int) -> Pixels:
-    """Scaled to half, but to no less than `least` pixels of the shorter side; saved as JPEG with halved colour."""
+def halved(pixels: Pixels, least: int) -> Pixels:
+    """Scaled to half, but to no less than `least` pixels of the shorter side: a smaller crop would be repeated."""
     factor = max(0.5, least / min(pixels.shape[:2]))
-    return jpeg(resize(pixels, (round(pixels.shape[0] * factor), round(pixels.shape[1] * factor))), QUALITY)
+    return resize(pixels, (round(pixels.shape[0] * factor), round(pixels.shape[1] * factor)))
 
 
-@torch.inference_mode()
 def delivered_logits(run: Path) -> list[tuple[float, int]]:
     """Logit of generated less that of real, and label, of each test image of a run, delivered; one crop each."""
-    model = load_model(run / "last").eval()
-    network, size = model.detect_only(), model.config.image_size
-    rows = []
+    detector = load(run / "last", backend="torch")
+    size, rows = detector.crop_size, []
     for sample in read_samples(run / "test.jsonl"):
-        crop = center_crop(delivered(load_image(sample.path).pixels, size), size)
-        real, generated = network(torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255)[0].tolist()
-        rows.append((generated - real, sample.label))
+        crop = center_crop(jpeg(halved(load_image(sample.path).pixels, size), QUALITY), size)
+        rows.append((float(detector.tile_logits(crop[None])[0]), sample.label))
     return rows
 
 
@@ -64,11 +59,11 @@ def main() -> None:
     with options.out.open("w", encoding="utf-8") as file:
         for logit, label in zip(logits.tolist(), labels.tolist(), strict=True):
             file.write(json.dumps({"logit": logit, "label": label}) + "\n")
-    threshold = np.quantile(logits[labels == REAL], 1 - FALSE_ALARMS)
-    print("| pictures | real above the threshold | generated above it |\n|---|---|---|")
+    fitted = fit_calibration(logits, labels, fitted_on=str(options.out))
+    print("| pictures | real called generated | generated called so |\n|---|---|---|")
     for kind, (some, of) in kinds.items():
-        shares = [(some[of == label] > threshold).mean() for label in (REAL, GENERATED)]
-        print(f"| {kind} | {shares[0]:.1%} | {shares[1]:.1%} |")
+        called = np.array([fitted.verdict(fitted.probability(logit)) == "generated" for logit in some])
+        print(f"| {kind} | {called[of == REAL].mean():.1%} | {called[of == GENERATED].mean():.1%} |")
 
 
 if __name__ == "__main__":
