@@ -31,6 +31,11 @@ class ModelConfig(Settings):
         description="what the branches see: the picture; what a blur takes from it, amplified; or the colour of that",
     )
     band_view: View | None = Field(None, description="what the frequency branch sees; None: the same as `view`")
+    spatial_reference: Literal["median"] | None = Field(
+        None,
+        description="the spatial backbone's features are compared with those of the picture after a median filter; "
+        "None: as they are (official)",
+    )
     band_count: int = Field(15, ge=1, description="K, frequency bands per component")
     band_encoder: str = Field("resnet18", description="trunk that sees each purified or residual image")
     spatial_backbone: str = Field("convnext_base.fb_in1k", description="trunk that sees the image")

@@ -107,6 +107,7 @@ def _tile_maps(model: APN, tiles: Tensor, sign: float) -> TileMaps:
         margin = output.logits[:, 1] - output.logits[:, 0]  # (T,)
         (sign * margin).sum().backward()
         spatial, by_band = (coarsen(_weighted(cam)) for cam in cams)  # (T, h, w), (T * K, h, w)
+    spatial = spatial[: len(tiles)]  # a reference's maps come after
     weights = output.band_weights.detach().float().cpu().numpy()[..., None]  # (T, K, 1, 1)
     by_band = by_band.reshape(*weights.shape[:2], *by_band.shape[1:])
     frequency = (weights * by_band).sum(axis=1) / np.maximum(weights.sum(axis=1), TINY)

@@ -11,7 +11,8 @@ is the mean over generators of 20 and more images. Then the head and classifier 
 rates of configs/apn-mini.toml, with embeddings of 128 and of 256 numbers. Each of --seeds seeds gives the first weights
 that a network of that seed starts from, as `apn train` draws them, and the order of the images.
 --view: what the network sees, `model.view` of a configuration; each has the stages that do best for it.
---both: instead, a regression on stages of each residual view, and their logits added: what apn-mini's branches see.
+--both: instead, a regression on stages of each residual view, or on how they differ from those of the picture after a
+median filter, and their logits added: what apn-mini's branches see.
 --aligned: fakes of `apn synthesize` as one more generator, with a quarter and half of the weight of the generated ones.
 It first says how many ImageNet photographs of the corpus the packaged weights name right in either network of timm's.
 """
@@ -44,7 +45,7 @@ from apn.models.backbones import build_backbone, normalization
 from apn.models.build import build_network
 from apn.models.spatial import project
 from apn.models.statistics import StageStatistics, statistics
-from apn.models.views import VIEWS
+from apn.models.views import VIEWS, Median
 from apn.optim import model_rate_factor
 
 ROOT = Path(__file__).parent.parent
@@ -52,10 +53,15 @@ CORPUS = ROOT.parent / "shared/corpus"
 NETWORK = "tf_efficientnet_lite0"
 STAGES = 7
 SETS = ((1,), (2,), (3,), (4,), (6,), (7,), (1, 2, 3, 4), (1, 2, 4, 6), (1, 2, 3, 4, 5, 6, 7))
-OURS = {"pixels": (1, 2, 4, 6), "residual": (1, 2, 3, 4), "colour-residual": (1, 2, 3, 4)}  # for APN's head, by view
+ALL = (1, 2, 3, 4)
+OURS = {"pixels": (1, 2, 4, 6), "residual": ALL, "colour-residual": ALL}  # for APN's head, by view
 BOTH = ("residual", "colour-residual")  # of apn-mini's spatial and of its frequency branch
-BOTH_SETS = (((2,), ()), ((2, 4), ()), ((1, 2, 3, 4), ()), ((), (1,)), ((), (2,)), ((), (1, 2, 3, 4)),
-             ((2,), (1,)), ((2, 4), (1,)), ((1, 2, 3, 4), (1,)), ((1, 2, 3, 4), (1, 2, 3, 4)))  # fmt: skip
+BOTH_SETS = (  # stages of each view, and of each view less the same of the median
+    ((2,), (), (), ()), ((2, 4), (), (), ()), (ALL, (), (), ()), ((), (1,), (), ()), ((), (2,), (), ()),
+    ((), ALL, (), ()), ((2,), (1,), (), ()), ((2, 4), (1,), (), ()), (ALL, (1,), (), ()), (ALL, ALL, (), ()),
+    ((), (), (2,), ()), ((), (), ALL, ()), ((), (), (), (1,)), ((), (), (), (2,)), ((), (), (), ALL),
+    ((2,), (), (), (1,)), ((2, 4), (), (), (1,)), ((2,), (1,), (), (1,)), ((), (), (2,), (1,)),
+)  # fmt: skip
 PENALTY = 1e-3  # C of scikit-learn
 MANY = 20
 
@@ -274,12 +280,16 @@ def main() -> None:
 
 def print_both(samples: Sequence[Sample], options: argparse.Namespace) -> None:
     tail = f"{options.size}-{options.crops}.npy"
-    tables = [
-        kept(options.out / f"corpus-{one}-{tail}", samples, options.crops, options.size, VIEWS[one]()) for one in BOTH
-    ]
+
+    def of(name: str, seen: nn.Module) -> np.ndarray:
+        return kept(options.out / f"corpus-{name}-{tail}", samples, options.crops, options.size, seen)
+
+    tables = [of(one, VIEWS[one]()) for one in BOTH]
+    medians = [of(f"median-{one}", nn.Sequential(Median(), VIEWS[one]())) for one in BOTH]
     of_stage, width = columns(), tables[0].shape[-1]
-    table = np.concatenate(tables, axis=-1)
-    print("| " + " | ".join([*BOTH, *read_folds(CORPUS / "folds.json"), "mean", "generators"]) + " |\n|" + "---|" * 9)
+    table = np.concatenate([*tables, *(one - other for one, other in zip(tables, medians, strict=True))], axis=-1)
+    heads = [*BOTH, *(f"{one}, less the median's" for one in BOTH), *read_folds(CORPUS / "folds.json")]
+    print("| " + " | ".join([*heads, "mean", "generators"]) + " |\n|" + "---|" * (len(heads) + 2))
     for sets in BOTH_SETS:
         picks = [[of_stage[s - 1] + i * width for s in stages] for i, stages in enumerate(sets) if stages]
         found = run(samples, table, added([np.concatenate(pick) for pick in picks]))

@@ -33,19 +33,18 @@ class Bands(nn.Module):
 
 
 class SpatialTrunk(nn.Module):
-    """image (1, C, S, S) -> features (1, E)."""
+    """image (1, C, S, S) -> features (1, E), of its reference too: (2, E)."""
 
     def __init__(self, network: DetectOnly) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        pixels = (self.network.views(image).spatial - self.network.mean) / self.network.std
-        return self.network.spatial_trunk(pixels)
+        return self.network.spatial_trunk(self.network.spatial_pixels(self.network.views(image)))
 
 
 class Heads(nn.Module):
-    """Features of the purified images (K, F) and of the image (1, E) -> logits (1, 2)."""
+    """Features of the purified images (K, F) and of the image (1 or 2, E) -> logits (1, 2)."""
 
     def __init__(self, network: DetectOnly) -> None:
         super().__init__()

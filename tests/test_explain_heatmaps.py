@@ -1,6 +1,7 @@
 """LayerCAM against numbers worked out by hand, for every kind of backbone; the network is left as it was."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,11 +36,11 @@ class Weights(nn.Module):
         return torch.linspace(0.3, 0.7, features.shape[1]).expand(len(features), -1)[..., None]
 
 
-def model_with(backbone: nn.Module) -> APN:
+def model_with(backbone: nn.Module, **changes: Any) -> APN:
     """A tiny APN that looks at the image with this backbone, and whose heads are linear."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = tiny_model()
+        model = tiny_model(**changes)
         model.spatial.backbone = backbone
         model.spatial.head = nn.Sequential(nn.Linear(backbone.num_features, 48))  # type: ignore[arg-type]
         model.classifier = nn.Sequential(nn.Linear(48, 2))
@@ -61,9 +62,10 @@ def test_fine_maps_become_the_means_of_blocks_and_coarse_ones_stay() -> None:
 
 
 @torch.no_grad()
-def test_both_maps_equal_the_closed_form() -> None:
+@pytest.mark.parametrize("reference", [None, "median"])
+def test_both_maps_equal_the_closed_form(reference: str | None) -> None:
     """With linear heads the gradient at a pooled feature is its weight over the number of places."""
-    model, tiles = model_with(tiny_model().spatial.backbone), noise(2)
+    model, tiles = model_with(tiny_model().spatial.backbone, spatial_reference=reference), noise(2)
     towards = (model.classifier[0].weight[1] - model.classifier[0].weight[0]) / 2  # (D,), the mean of two branches
     found = tile_maps(model, tiles)
 

@@ -30,6 +30,7 @@ SETTINGS = {
         spatial_normalize=True,
         channel_order="bgr",
     ),
+    "compared": tiny_config(spatial_reference="median", spatial_backbone="resnet18"),
 }
 
 

@@ -30,6 +30,7 @@ from restatement import Restatement
     [
         {"channel_order": "bgr", "band_count": 4},
         {"bands": "straight-through", "band_rows": "symmetric", "spatial_normalize": True},
+        {"spatial_reference": "median", "view": "residual", "spatial_backbone": "resnet18"},
     ],
 )
 def test_the_restatement_is_the_network(changes: dict[str, Any]) -> None:

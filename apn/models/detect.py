@@ -16,6 +16,7 @@ from apn.models.frequency import band_mask
 from apn.models.joint_proposers import JointProposers
 from apn.models.packed import can_pack, packed
 from apn.models.spatial import project
+from apn.models.views import Seen
 
 if TYPE_CHECKING:
     from apn.models.apn import APN
@@ -63,6 +64,7 @@ class DetectOnly(nn.Module):
         self.band_projection = frozen_copy(encoder.project)
         self.band_weights = frozen_copy(frequency.band_weights)
         self.spatial_trunk = self._trunk(spatial.backbone)
+        self.contrast = frozen_copy(spatial.contrast)
         self.spatial_head = frozen_copy(spatial.head)
         self.register_buffer("mean", spatial.mean)
         self.register_buffer("std", spatial.std)
@@ -85,7 +87,7 @@ class DetectOnly(nn.Module):
         """The logits (B, 2) of a batch at once."""
         with torch.autocast(image.device.type, enabled=False):
             seen = self.views(image)
-            return self.judge(self.band_features(self.purified(seen.frequency)), self.spatial_features(seen.spatial))
+            return self.judge(self.band_features(self.purified(seen.frequency)), self.spatial_features(seen))
 
     def purified(self, image: Tensor) -> Tensor:
         """The purified images (B, K, C, H, W), float32, of what the frequency branch sees of an image."""
@@ -100,14 +102,19 @@ class DetectOnly(nn.Module):
         parts = pixels.split(PURIFIED_AT_ONCE) if self.packed and self.dtype == torch.float32 else [pixels]
         return torch.cat([self._features(self.band_trunk, part) for part in parts]).unflatten(0, purified.shape[:2])
 
-    def spatial_features(self, image: Tensor) -> Tensor:
-        """(B, N) float32 of what the spatial branch sees of an image."""
-        return self._features(self.spatial_trunk, (image - self.mean) / self.std)
+    def spatial_features(self, seen: Seen) -> Tensor:
+        """(B, N) float32 of what the spatial branch sees of an image; with a reference (2 B, N)."""
+        return self._features(self.spatial_trunk, self.spatial_pixels(seen))
+
+    def spatial_pixels(self, seen: Seen) -> Tensor:
+        """What the spatial trunk is given: the image, and its reference after it."""
+        given = seen.spatial if seen.reference is None else torch.cat([seen.spatial, seen.reference])
+        return (given - self.mean) / self.std
 
     def judge(self, bands: Tensor, features: Tensor) -> Tensor:
-        """Logits (B, 2) of the features of the purified images (B, K, F) and of the image (B, N)."""
+        """Logits (B, 2) of the features of the purified images (B, K, F) and of the image (B or 2 B, N)."""
         frequency = (self.band_weights(bands) * self.band_projection(bands)).sum(dim=1)  # (B, D)
-        spatial = project(self.spatial_head(features), self.artifact_basis)
+        spatial = project(self.spatial_head(self.contrast(features)), self.artifact_basis)
         return self.classifier((frequency + spatial) / 2)
 
     def _features(self, trunk: nn.Module, pixels: Tensor) -> Tensor:

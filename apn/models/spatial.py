@@ -25,6 +25,23 @@ def project(embedding: Tensor, basis: Tensor) -> Tensor:
     return embedding @ basis.T @ basis
 
 
+class Contrast(nn.Module):
+    """Features (2 B, N), of B images and then of their references -> differences, each of deviation 1: (B, N).
+
+    What a picture shows moves both alike; what a reference has lost, such as the noise of a camera or decoder, is left.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        # A filter may see next to no difference and counts as much: the floor of the variance is far below. None is the
+        # mean of all batches from the first on: of the variance 1 that a new norm has, nothing is left to drown it.
+        self.standardize = nn.BatchNorm1d(num_features, affine=False, momentum=None, eps=1e-8)
+
+    def forward(self, features: Tensor) -> Tensor:
+        image, reference = features.unflatten(0, (2, -1))  # chunk would fix the batch size of an exported graph
+        return self.standardize(image - reference)
+
+
 class SpatialBranch(nn.Module):
     """Image (B, 3, H, W) in [0, 1] -> artifact and irrelevant embedding (B, D)."""
 
@@ -35,6 +52,7 @@ class SpatialBranch(nn.Module):
         super().__init__()
         dim = config.embedding_dim
         self.backbone = build_backbone(config.spatial_backbone, pretrained=config.pretrained)
+        self.contrast = Contrast(num_features(self.backbone)) if config.spatial_reference else nn.Identity()
         self.dropout = nn.Dropout(config.spatial_dropout)
         self.head = nn.Sequential(nn.Linear(num_features(self.backbone), dim), nn.ReLU(), nn.Linear(dim, dim))
         identity = torch.eye(dim)
@@ -44,11 +62,13 @@ class SpatialBranch(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def embed(self, image: Tensor) -> Tensor:
-        """The embedding before it is split, (B, D)."""
+    def embed(self, image: Tensor, reference: Tensor | None = None) -> Tensor:
+        """The embedding before it is split, (B, D). reference: as large, where the settings have one."""
+        if reference is not None:
+            image = torch.cat([image, reference])  # in one pass: a batch norm sees both alike
         pixels = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.head(self.dropout(self.backbone(pixels)))
+        return self.head(self.dropout(self.contrast(self.backbone(pixels))))
 
-    def forward(self, image: Tensor) -> SpatialOutput:
-        embedding = self.embed(image)
+    def forward(self, image: Tensor, reference: Tensor | None = None) -> SpatialOutput:
+        embedding = self.embed(image, reference)
         return SpatialOutput(project(embedding, self.artifact_basis), project(embedding, self.irrelevant_basis))

@@ -3,11 +3,17 @@
 The residual has the traces of how a picture was made without most of what it shows; its colour alone tells of other
 generators than the whole of it does (docs/results.md).
 
+A median filter takes the same traces from a picture and leaves its edges and colours. It is the reference that the
+features of a picture can be compared with: what both share is of the scene.
+
 Sources: high-pass residuals, Fridrich and Kodovsky, "Rich models for steganalysis of digital images", IEEE TIFS 2012;
-as a generator's fingerprint, Marra et al., "Do GANs leave artificial fingerprints?", MIPR 2019.
+as a generator's fingerprint, Marra et al., "Do GANs leave artificial fingerprints?", MIPR 2019; features less
+those of a reference made from the picture itself, Fridrich, Goljan and Hogea, "Steganalysis of JPEG images: breaking
+the F5 algorithm", Information Hiding 2002.
 Dimensions: B batch, H x W pixels.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -47,6 +53,31 @@ class ColourResidual(Residual):
         return 0.5 + COLOUR_GAIN / GAIN * (residual - residual.mean(dim=1, keepdim=True))
 
 
+class Median(nn.Module):
+    """Image (B, 3, H, W) -> the median of each 3 x 3 neighbourhood, as large; edges are mirrored."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        padded = F.pad(image, (1, 1, 1, 1), mode="reflect")
+        rows = [padded[..., i : i + height, :] for i in range(3)]
+        least, middle, largest = reduce(torch.minimum, rows), median_of_three(*rows), reduce(torch.maximum, rows)
+
+        def columns(part: Tensor) -> list[Tensor]:
+            return [part[..., i : i + width] for i in range(3)]
+
+        # Of nine values in three sorted columns: between the largest least and the least largest.
+        return median_of_three(
+            reduce(torch.maximum, columns(least)),
+            median_of_three(*columns(middle)),
+            reduce(torch.minimum, columns(largest)),
+        )
+
+
+def median_of_three(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Elementwise. Minima and maxima rather than a sort: every runtime has them, and they are fast."""
+    return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))
+
+
 VIEWS: dict[str, type[nn.Module]] = {
     "pixels": nn.Identity,
     "residual": Residual,
@@ -54,11 +85,18 @@ VIEWS: dict[str, type[nn.Module]] = {
 }
 
 
+REFERENCES: dict[str, type[nn.Module]] = {"median": Median}
+
+
 class Seen(NamedTuple):
-    """What each branch is given, (B, 3, H, W) each, colours in the order that the weights expect."""
+    """What each branch is given, (B, 3, H, W) each, colours in the order that the weights expect.
+
+    reference: what the spatial branch compares with, where it does.
+    """
 
     frequency: Tensor
     spatial: Tensor
+    reference: Tensor | None = None
 
 
 class Views(nn.Module):
@@ -69,9 +107,11 @@ class Views(nn.Module):
         self.flip = config.channel_order == "bgr"
         self.spatial = VIEWS[config.view]()
         self.frequency = VIEWS[config.band_view]() if config.band_view else None
+        self.reference = REFERENCES[config.spatial_reference]() if config.spatial_reference else None
 
     def forward(self, image: Tensor) -> Seen:
         if self.flip:
             image = image.flip(1)
         spatial = self.spatial(image)
-        return Seen(self.frequency(image) if self.frequency else spatial, spatial)
+        frequency = self.frequency(image) if self.frequency else spatial
+        return Seen(frequency, spatial, self.spatial(self.reference(image)) if self.reference else None)

@@ -23,6 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "spatial_normalize": True,
         "channel_order": "bgr",
     },
+    "compared": {"view": "residual", "spatial_reference": "median", "spatial_backbone": "resnet18"},
     "convnext": {"spatial_backbone": "test_convnext", "band_encoder": "resnet18"},
     "lite": {"spatial_backbone": "tf_efficientnet_lite0"},
 }

@@ -5,7 +5,7 @@ from tiny import noise, tiny_config
 from torch import Tensor, nn
 
 from apn.models.backbones import num_features
-from apn.models.spatial import SpatialBranch, project
+from apn.models.spatial import Contrast, SpatialBranch, project
 
 
 def orthonormal_rows(seed: int = 0) -> Tensor:
@@ -47,6 +47,30 @@ def test_normalization_is_the_imagenet_one_of_the_backbone() -> None:
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     torch.testing.assert_close(normalized.embed(image), plain.embed((image - mean) / std))
     assert plain.state_dict().keys() == normalized.state_dict().keys()  # a setting, not weights
+
+
+def test_compared_features_are_differences_in_units_of_their_spread() -> None:
+    contrast, (image, reference) = Contrast(5), torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    both = 1e-2 * torch.cat([image, reference])
+    found = contrast(both)
+    torch.testing.assert_close(found.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.std(0, correction=0), torch.ones(5), atol=1e-3, rtol=0)
+    differences = 1e-2 * (image - reference)
+    torch.testing.assert_close(contrast.standardize.running_mean, differences.mean(0))
+    torch.testing.assert_close(contrast.standardize.running_var, differences.var(0))  # nothing of a new norm's 1
+    contrast.eval()
+    contrast.standardize.running_mean.fill_(0.5)
+    contrast.standardize.running_var.fill_(4.0)
+    torch.testing.assert_close(contrast(both), (differences - 0.5) / 2)
+
+
+@torch.inference_mode()
+def test_what_a_picture_shares_with_its_reference_does_not_count() -> None:
+    model, (image, other, reference) = branch(spatial_reference="median"), noise(6).chunk(3)
+    torch.testing.assert_close(model.embed(image, image), model.embed(other, other), atol=1e-5, rtol=1e-4)
+    features = model.backbone(image) - model.backbone(reference)
+    torch.testing.assert_close(model.embed(image, reference), model.head(features), atol=1e-5, rtol=1e-4)
+    assert (model.embed(image, reference) - model.embed(other, reference)).abs().max() > 1e-3
 
 
 def test_head_is_linear_relu_linear() -> None:

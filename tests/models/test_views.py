@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from scipy.ndimage import gaussian_filter
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter, median_filter
 from tiny import noise, tiny_model
 
 from apn.export import InferenceGraph, write_onnx
-from apn.models.views import COLOUR_GAIN, GAIN, REACH, SIGMA, ColourResidual, Residual
+from apn.models.views import COLOUR_GAIN, GAIN, REACH, SIGMA, ColourResidual, Median, Residual
 from apn.quantize import _float_nodes
 
 
@@ -34,6 +36,23 @@ def test_its_colour_is_what_differs_between_the_colours() -> None:
     torch.testing.assert_close(ColourResidual()(image).double(), expected, atol=1e-4, rtol=1e-4)
     grey = noise(2)[:, :1].expand(-1, 3, -1, -1)
     torch.testing.assert_close(ColourResidual()(grey), torch.full_like(grey, 0.5), atol=1e-4, rtol=0)
+
+
+@given(st.integers(0, 99), st.integers(2, 12), st.integers(2, 12), st.sampled_from([2, 5, 256]))
+def test_the_median_is_that_of_nine_places(seed: int, height: int, width: int, levels: int) -> None:
+    image = torch.from_numpy(np.random.default_rng(seed).integers(levels, size=(2, 3, height, width))).float() / 255
+    expected = median_filter(image.numpy(), (1, 1, 3, 3), mode="mirror")  # with few levels many values are alike
+    np.testing.assert_array_equal(Median()(image).numpy(), expected)
+
+
+def test_the_spatial_branch_may_be_given_a_reference_too() -> None:
+    image = noise(2)
+    assert tiny_model(view="colour-residual").seen(image).reference is None
+    seen = tiny_model(view="residual", band_view="colour-residual", spatial_reference="median").seen(image)
+    assert seen.reference is not None
+    torch.testing.assert_close(seen.reference, Residual()(Median()(image)))
+    torch.testing.assert_close(seen.spatial, Residual()(image))
+    torch.testing.assert_close(seen.frequency, ColourResidual()(image))
 
 
 def test_pixels_are_the_picture_itself() -> None:
