@@ -82,8 +82,21 @@ class Cell(NamedTuple):
 # One cell, in a process of its own -----------------------------------------------------------------------------------
 
 
+def refuse_what_is_a_methods_own(overrides: Sequence[str]) -> None:
+    """ValueError for a setting that each method takes from its own file: setting it here would change nothing."""
+    own = {f"train.{name}" for name in OWN_TRAINING}
+    for override in overrides:
+        key = override.split("=")[0].strip()
+        if key in own or (key.startswith(("model.", "loss.")) and key != "model.image_size"):
+            raise ValueError(
+                f"--set {key}: a method's own, from its file. Expected data.*, train.* but {', '.join(OWN_TRAINING)}, "
+                "or model.image_size; `apn train configs/METHOD.toml --set ...` trains with anything"
+            )
+
+
 def cell_config(method: str, fold: str, minutes: float, seed: int, overrides: Sequence[str] = ()) -> Config:
     """What the method is trained with on the fold. overrides: of what configs/apn-mini.toml has all methods share."""
+    refuse_what_is_a_methods_own(overrides)
     shared = read_config(ROOT / "configs/apn-mini.toml", tuple(overrides))
     own = read_config(ROOT / "configs" / f"{method}.toml")
     data, train = shared.data.model_dump(), shared.train.model_dump()
@@ -296,6 +309,10 @@ def main() -> None:
     parser.add_argument("--offline", action="store_true", help="do not ask a model hub for weights")
     parser.add_argument("--cell", nargs=2, metavar=("METHOD", "FOLD"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    try:
+        refuse_what_is_a_methods_own(options.overrides)
+    except ValueError as error:
+        parser.error(str(error))
     shipped = read_config(ROOT / "configs/apn-mini.toml")
     if options.seed is None:
         options.seed = shipped.train.seed

@@ -58,6 +58,18 @@ def test_overrides_are_for_all_alike(compare: ModuleType) -> None:
         assert (config.train.batch_size, config.model.image_size) == (4, 64)
 
 
+@pytest.mark.parametrize("key", ["model.view", "loss.information", "train.learning_rate"])
+def test_an_override_that_would_change_nothing_is_refused(
+    key: str, compare: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=f"--set {key}: a method's own"):
+        compare.cell_config("apn-mini", "gan", 10, 0, ["train.batch_size=4", f"{key}=1"])
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--out", "unused", "--set", f"{key}=1"])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert "Expected data.*, train.* but learning_rate" in capsys.readouterr().err
+
+
 def offline(compare: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def build(model: Any) -> None:
         if model.pretrained:
