@@ -40,7 +40,8 @@ class SpatialTrunk(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.network.spatial_trunk(self.network.spatial_pixels(self.network.views(image)))
+        pixels = (self.network.views(image).spatial - self.network.mean) / self.network.std
+        return self.network.spatial_trunk(pixels)
 
 
 class Heads(nn.Module):

@@ -46,7 +46,7 @@ def stages(network: DetectOnly, image: torch.Tensor) -> dict[str, Callable[[], A
     pure = purify(wide, *masks)
     purified = network.fourier.inverse(pure)
     features = network.band_features(purified)
-    spatial = network.spatial_features(seen)
+    spatial = network.spatial_features(seen.spatial)
     return {
         "forward transform": lambda: network.fourier(seen.frequency),
         "proposers, amplitude and phase": lambda: network.proposers(spectrum),
@@ -54,7 +54,7 @@ def stages(network: DetectOnly, image: torch.Tensor) -> dict[str, Callable[[], A
         "purified spectra": lambda: purify(wide, *masks),
         "inverse transforms": lambda: network.fourier.inverse(pure),
         "band trunk": lambda: network.band_features(purified),
-        "spatial trunk": lambda: network.spatial_features(seen),
+        "spatial trunk": lambda: network.spatial_features(seen.spatial),
         "weights of bands, heads, classifier": lambda: network.judge(features, spatial),
     }
 

@@ -59,9 +59,8 @@ def encode(encoder: BandEncoder, images: Tensor) -> tuple[Tensor, Tensor]:
     return features, encoder.project(features)
 
 
-def embed(branch: SpatialBranch, image: Tensor, reference: Tensor | None = None) -> Tensor:
+def embed(branch: SpatialBranch, image: Tensor) -> Tensor:
     """Image (B, C, H, W) -> embedding (B, D)."""
-    assert reference is None, "the baseline is apn-base, as the official code has it"
     return branch.head(branch.backbone((image - branch.mean) / branch.std))
 
 

@@ -47,8 +47,7 @@ class Restatement(nn.Module):
         weights = frequency.band_weights(features)  # (B, K, 1)
         artifact_frequency = (weights * frequency.artifact_encoder.project(features)).sum(1)  # (B, D)
         frequency.irrelevant_encoder.project(irrelevant).mean(1)  # computed, not used, as there
-        given = seen.spatial if seen.reference is None else torch.cat([seen.spatial, seen.reference])
-        features = spatial.backbone((given - spatial.mean) / spatial.std)
+        features = spatial.backbone((seen.spatial - spatial.mean) / spatial.std)
         embedding = spatial.head(spatial.contrast(features))  # (B, D)
         artifact_spatial = embedding @ spatial.artifact_basis.T @ spatial.artifact_basis
         embedding @ spatial.irrelevant_basis.T @ spatial.irrelevant_basis

@@ -72,7 +72,7 @@ class APN(nn.Module):
         """
         seen = self.seen(image)
         frequency = self.frequency(seen.frequency, irrelevant=irrelevant)
-        spatial = self.spatial(seen.spatial, seen.reference)
+        spatial = self.spatial(seen.spatial)
         return APNOutput(
             logits=self.classifier((frequency.artifact + spatial.artifact) / 2),
             logits_frequency=self.classifier(frequency.artifact),
@@ -87,8 +87,7 @@ class APN(nn.Module):
 
     def spatial_logits(self, image: Tensor) -> Tensor:
         """`logits_spatial` (B, 2) without the work of the frequency branch. Raises ValueError as `forward` does."""
-        seen = self.seen(image)
-        return self.classifier(self.spatial(seen.spatial, seen.reference).artifact)
+        return self.classifier(self.spatial(self.seen(image).spatial).artifact)
 
     def seen(self, image: Tensor) -> Seen:
         """The branches' views of an RGB image (B, 3, H, W) in [0, 1].

@@ -16,7 +16,6 @@ from apn.models.frequency import band_mask
 from apn.models.joint_proposers import JointProposers
 from apn.models.packed import can_pack, packed
 from apn.models.spatial import project
-from apn.models.views import Seen
 
 if TYPE_CHECKING:
     from apn.models.apn import APN
@@ -87,7 +86,7 @@ class DetectOnly(nn.Module):
         """The logits (B, 2) of a batch at once."""
         with torch.autocast(image.device.type, enabled=False):
             seen = self.views(image)
-            return self.judge(self.band_features(self.purified(seen.frequency)), self.spatial_features(seen))
+            return self.judge(self.band_features(self.purified(seen.frequency)), self.spatial_features(seen.spatial))
 
     def purified(self, image: Tensor) -> Tensor:
         """The purified images (B, K, C, H, W), float32, of what the frequency branch sees of an image."""
@@ -102,14 +101,9 @@ class DetectOnly(nn.Module):
         parts = pixels.split(PURIFIED_AT_ONCE) if self.packed and self.dtype == torch.float32 else [pixels]
         return torch.cat([self._features(self.band_trunk, part) for part in parts]).unflatten(0, purified.shape[:2])
 
-    def spatial_features(self, seen: Seen) -> Tensor:
-        """(B, N) float32 of what the spatial branch sees of an image; with a reference (2 B, N)."""
-        return self._features(self.spatial_trunk, self.spatial_pixels(seen))
-
-    def spatial_pixels(self, seen: Seen) -> Tensor:
-        """What the spatial trunk is given: the image, and its reference after it."""
-        given = seen.spatial if seen.reference is None else torch.cat([seen.spatial, seen.reference])
-        return (given - self.mean) / self.std
+    def spatial_features(self, image: Tensor) -> Tensor:
+        """(B, N) float32 of what the spatial branch sees of an image; with its reference (2 B, N)."""
+        return self._features(self.spatial_trunk, (image - self.mean) / self.std)
 
     def judge(self, bands: Tensor, features: Tensor) -> Tensor:
         """Logits (B, 2) of the features of the purified images (B, K, F) and of the image (B or 2 B, N)."""

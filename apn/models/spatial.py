@@ -43,7 +43,7 @@ class Contrast(nn.Module):
 
 
 class SpatialBranch(nn.Module):
-    """Image (B, 3, H, W) in [0, 1] -> artifact and irrelevant embedding (B, D)."""
+    """Image (B, 3, H, W) in [0, 1], or images and their references (2 B, 3, H, W) -> both embeddings (B, D)."""
 
     mean: Tensor
     std: Tensor
@@ -62,13 +62,11 @@ class SpatialBranch(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def embed(self, image: Tensor, reference: Tensor | None = None) -> Tensor:
-        """The embedding before it is split, (B, D). reference: as large, where the settings have one."""
-        if reference is not None:
-            image = torch.cat([image, reference])  # in one pass: a batch norm sees both alike
+    def embed(self, image: Tensor) -> Tensor:
+        """The embedding before it is split, (B, D). References go with their images, so that batch norms see both."""
         pixels = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.head(self.dropout(self.contrast(self.backbone(pixels))))
 
-    def forward(self, image: Tensor, reference: Tensor | None = None) -> SpatialOutput:
-        embedding = self.embed(image, reference)
+    def forward(self, image: Tensor) -> SpatialOutput:
+        embedding = self.embed(image)
         return SpatialOutput(project(embedding, self.artifact_basis), project(embedding, self.irrelevant_basis))

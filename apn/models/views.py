@@ -83,20 +83,17 @@ VIEWS: dict[str, type[nn.Module]] = {
     "residual": Residual,
     "colour-residual": ColourResidual,
 }
-
-
 REFERENCES: dict[str, type[nn.Module]] = {"median": Median}
 
 
 class Seen(NamedTuple):
     """What each branch is given, (B, 3, H, W) each, colours in the order that the weights expect.
 
-    reference: what the spatial branch compares with, where it does.
+    spatial: with a reference (2 B, 3, H, W), the B pictures and after them their B references.
     """
 
     frequency: Tensor
     spatial: Tensor
-    reference: Tensor | None = None
 
 
 class Views(nn.Module):
@@ -114,4 +111,6 @@ class Views(nn.Module):
             image = image.flip(1)
         spatial = self.spatial(image)
         frequency = self.frequency(image) if self.frequency else spatial
-        return Seen(frequency, spatial, self.spatial(self.reference(image)) if self.reference else None)
+        if self.reference:
+            spatial = torch.cat([spatial, self.spatial(self.reference(image))])
+        return Seen(frequency, spatial)
