@@ -18,6 +18,15 @@ class Settings(BaseModel):
 
 
 View = Literal["pixels", "residual", "colour-residual"]
+Reference = Literal["median"]
+
+
+class Look(Settings):
+    """A further look of the spatial branch at the picture, through a trunk and a head of its own."""
+
+    view: View = Field("pixels", description="what it sees, as the model's `view`")
+    backbone: str = Field(description="trunk that sees it, as `spatial_backbone`")
+    reference: Reference | None = Field(None, description="what its features are compared with")
 
 
 class ModelConfig(Settings):
@@ -31,7 +40,7 @@ class ModelConfig(Settings):
         description="what the branches see: the picture; what a blur takes from it, amplified; or the colour of that",
     )
     band_view: View | None = Field(None, description="what the frequency branch sees; None: the same as `view`")
-    spatial_reference: Literal["median"] | None = Field(
+    spatial_reference: Reference | None = Field(
         None,
         description="the spatial backbone's features are compared with those of the picture after a median filter; "
         "None: as they are (official)",
@@ -39,7 +48,12 @@ class ModelConfig(Settings):
     band_count: int = Field(15, ge=1, description="K, frequency bands per component")
     band_encoder: str = Field("resnet18", description="trunk that sees each purified or residual image")
     spatial_backbone: str = Field("convnext_base.fb_in1k", description="trunk that sees the image")
-    pretrained: bool = Field(True, description="start the spatial backbone from ImageNet weights")
+    second_look: Look | None = Field(
+        None,
+        description="the spatial branch's embedding is the mean of that of `spatial_backbone` and of this; "
+        "None: the first alone (official)",
+    )
+    pretrained: bool = Field(True, description="start the spatial backbones from ImageNet weights")
     pretrained_artifact: bool = Field(False, description="start the artifact band encoder from ImageNet weights")
     pretrained_irrelevant: bool = Field(True, description="start the irrelevant band encoder from ImageNet weights")
     bands: Literal["hard", "soft", "straight-through"] = Field(

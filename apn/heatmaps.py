@@ -101,13 +101,14 @@ def require_evaluation(model: nn.Module) -> None:
 
 
 def _tile_maps(model: APN, tiles: Tensor, sign: float) -> TileMaps:
-    sites = [cam_site(model.spatial.backbone), cam_site(model.frequency.artifact_encoder.trunk)]
+    looks = model.spatial.looks()
+    sites = [*(cam_site(look.backbone) for look in looks), cam_site(model.frequency.artifact_encoder.trunk)]
     with torch.inference_mode(False), torch.enable_grad(), _still(model), _cams(model, sites) as cams:
         output = model(tiles.clone(), irrelevant=False)  # a tensor made in inference mode has no gradient
         margin = output.logits[:, 1] - output.logits[:, 0]  # (T,)
         (sign * margin).sum().backward()
-        spatial, by_band = (coarsen(_weighted(cam)) for cam in cams)  # (T, h, w), (T * K, h, w)
-    spatial = spatial[: len(tiles)]  # a reference's maps come after
+        *by_look, by_band = (coarsen(_weighted(cam)) for cam in cams)  # (T, h, w) a look, (T * K, h, w)
+    spatial = summed([one[: len(tiles)] for one in by_look])  # a reference's maps come after
     weights = output.band_weights.detach().float().cpu().numpy()[..., None]  # (T, K, 1, 1)
     by_band = by_band.reshape(*weights.shape[:2], *by_band.shape[1:])
     frequency = (weights * by_band).sum(axis=1) / np.maximum(weights.sum(axis=1), TINY)
@@ -159,6 +160,16 @@ def coarsen(maps: np.ndarray, cells: int = CELLS) -> np.ndarray:
     """(N, h, w) -> (N, min(h, cells), min(w, cells)): means over blocks of places."""
     size = min(maps.shape[1], cells), min(maps.shape[2], cells)
     return F.adaptive_avg_pool2d(torch.from_numpy(maps), size).numpy()
+
+
+def summed(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """(T, h, w) each -> their sum (T, h, w) over the finest of their cells."""
+    size = tuple(max(sides) for sides in zip(*(one.shape[1:] for one in maps), strict=True))
+    each = [
+        one if one.shape[1:] == size else F.interpolate(torch.from_numpy(one)[:, None], size)[:, 0].numpy()
+        for one in maps
+    ]
+    return np.sum(each, axis=0)
 
 
 def enlarge(maps: np.ndarray, size: int) -> np.ndarray:

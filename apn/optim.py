@@ -19,8 +19,8 @@ def model_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     model: an APN, or a baseline with its `backbone`; what does not require a gradient is left out.
     """
     bases = [model.spatial.artifact_basis, model.spatial.irrelevant_basis] if isinstance(model, APN) else []
-    trunk = model.spatial.backbone if isinstance(model, APN) else model.get_submodule("backbone")
-    backbone = list(trunk.parameters())
+    looks = model.spatial.looks() if isinstance(model, APN) else [model]
+    backbone = [parameter for look in looks for parameter in look.get_submodule("backbone").parameters()]
     taken = {id(parameter) for parameter in bases + backbone}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
     backbone_rate = config.learning_rate if config.backbone_learning_rate is None else config.backbone_learning_rate

@@ -168,8 +168,24 @@ def _descend(fabric: Fabric, trainee: Trainee, terms: Terms, config: Config, ste
         clip_grad_norm_(trainee.model.parameters(), config.train.gradient_clip)
     trainee.model_optimizer.step()
     if trainee.average:
-        trainee.average.update_parameters(trainee.model)
+        follow(trainee.average, trainee.model)
     return {"total": math.fsum(values.values()), **values}
+
+
+@torch.no_grad()
+def follow(average: AveragedModel, model: nn.Module) -> None:
+    """The average takes in the network's weights and statistics.
+
+    A norm without momentum has the mean over all batches already, which is copied: in a branch that learns late, an
+    average of it would still have much of the variance 1 that a new norm starts with.
+    """
+    average.update_parameters(model)
+    followers, norms = (
+        [part for part in whole.modules() if isinstance(part, nn.BatchNorm1d) and part.momentum is None]
+        for whole in (average, model)
+    )
+    for follower, norm in zip(followers, norms, strict=True):
+        follower.load_state_dict(norm.state_dict())
 
 
 def _finite(terms: Terms, step: int) -> dict[str, float]:

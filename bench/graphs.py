@@ -6,6 +6,7 @@ Dimensions: N images, K bands, C = 3 colours, S side, F and E features of the tr
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,26 +34,29 @@ class Bands(nn.Module):
 
 
 class SpatialTrunk(nn.Module):
-    """image (1, C, S, S) -> features (1, E), of its reference too: (2, E)."""
+    """image (1, C, S, S) -> features of all looks, of their references too, in one row (1, E)."""
 
     def __init__(self, network: DetectOnly) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        pixels = (self.network.views(image).spatial - self.network.mean) / self.network.std
-        return self.network.spatial_trunk(pixels)
+        features = self.network.spatial_features(self.network.views(image).spatial)
+        return torch.cat([one.reshape(1, -1) for one in features], dim=1)
 
 
 class Heads(nn.Module):
-    """Features of the purified images (K, F) and of the image (1 or 2, E) -> logits (1, 2)."""
+    """Features of the purified images (K, F) and of all looks (1, E) -> logits (1, 2)."""
 
-    def __init__(self, network: DetectOnly) -> None:
+    def __init__(self, network: DetectOnly, shapes: Sequence[torch.Size]) -> None:
+        """shapes: of each look's features, (1 or 2, N)."""
         super().__init__()
         self.network = network
+        self.shapes = shapes
 
     def forward(self, bands: Tensor, features: Tensor) -> Tensor:
-        return self.network.judge(bands[None], features)
+        looks = features.split([shape.numel() for shape in self.shapes], dim=1)
+        return self.network.judge(bands[None], [one.reshape(*s) for one, s in zip(looks, self.shapes, strict=True)])
 
 
 def inference_graph(checkpoint: Path) -> InferenceGraph:
@@ -68,12 +72,13 @@ def write_parts(checkpoint: Path, folder: Path) -> None:
     assert isinstance(network, DetectOnly)
     image = torch.from_numpy(to_input(made_crops(1, size=network.config.image_size)[0]))
     bands, spatial = Bands(network), SpatialTrunk(network)
-    purified = bands(image)
+    purified, looks = bands(image), network.spatial_features(network.views(image).spatial)
+    heads = Heads(network, [one.shape for one in looks])
     modules = {
         "bands": (bands, {"image": image}),
         "band_trunk": (network.band_trunk, {"pixels": purified}),
         "spatial_trunk": (spatial, {"image": image}),
-        "heads": (Heads(network), {"bands": network.band_trunk(purified), "features": spatial(image)}),
+        "heads": (heads, {"bands": network.band_trunk(purified), "features": spatial(image)}),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:

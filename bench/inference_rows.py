@@ -117,7 +117,7 @@ def open_onnx_int8(job: Job) -> Runner:
 def open_openvino(job: Job, precision: str = "f32", int8: Collection[str] = ()) -> Runner:
     """The four parts of a network, one image at a time; with more than one, as many images at once as there are cores.
 
-    precision: of both trunks, of what is not int8 in them; the rest stays float32. int8: which trunks are.
+    precision: of the trunks, of what is not int8 in them; the rest stays float32. int8: which trunks are.
     """
     import openvino
 

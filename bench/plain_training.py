@@ -16,7 +16,7 @@ from apn.models.apn import APN
 from apn.models.bands import Proposals, Spectrum
 from apn.models.club import CLUB
 from apn.models.frequency import BandEncoder, FrequencyBranch
-from apn.models.spatial import SpatialBranch
+from apn.models.spatial import Look
 from apn.step import Trainee
 
 
@@ -29,7 +29,8 @@ def make_plain(trainee: Trainee) -> None:
     frequency.split = partial(split, frequency)  # type: ignore[method-assign]
     for encoder in (frequency.artifact_encoder, frequency.irrelevant_encoder):
         encoder.forward = partial(encode, encoder)  # type: ignore[method-assign]
-    model.spatial.embed = partial(embed, model.spatial)  # type: ignore[method-assign]
+    for look in model.spatial.looks():
+        look.embed = partial(embed, look)  # type: ignore[method-assign]
     for optimizer in (trainee.model_optimizer, trainee.club_optimizer):
         for group in optimizer.param_groups if optimizer else ():
             group["fused"] = None
@@ -59,9 +60,9 @@ def encode(encoder: BandEncoder, images: Tensor) -> tuple[Tensor, Tensor]:
     return features, encoder.project(features)
 
 
-def embed(branch: SpatialBranch, image: Tensor) -> Tensor:
-    """Image (B, C, H, W) -> embedding (B, D)."""
-    return branch.head(branch.backbone((image - branch.mean) / branch.std))
+def embed(look: Look, image: Tensor) -> Tensor:
+    """Image (B, C, H, W), or with its reference (2 B, C, H, W) -> embedding (B, D)."""
+    return look.head(look.dropout(look.contrast(look.backbone((image - look.mean) / look.std))))
 
 
 def bound(club: CLUB, artifact: Tensor, irrelevant: Tensor) -> Tensor:

@@ -47,8 +47,11 @@ class Restatement(nn.Module):
         weights = frequency.band_weights(features)  # (B, K, 1)
         artifact_frequency = (weights * frequency.artifact_encoder.project(features)).sum(1)  # (B, D)
         frequency.irrelevant_encoder.project(irrelevant).mean(1)  # computed, not used, as there
-        features = spatial.backbone((seen.spatial - spatial.mean) / spatial.std)
-        embedding = spatial.head(spatial.contrast(features))  # (B, D)
+        embeddings = [
+            look.head(look.contrast(look.backbone((image - look.mean) / look.std)))
+            for look, image in zip(spatial.looks(), seen.spatial, strict=True)
+        ]
+        embedding = sum(embeddings) / len(embeddings)  # (B, D)
         artifact_spatial = embedding @ spatial.artifact_basis.T @ spatial.artifact_basis
         embedding @ spatial.irrelevant_basis.T @ spatial.irrelevant_basis
         model.classifier(artifact_frequency), model.classifier(artifact_spatial)

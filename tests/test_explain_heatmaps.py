@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from tiny import noise, tiny_model
 from torch import Tensor, nn
 
-from apn.heatmaps import CELLS, cam_site, coarsen, enlarge, normalize, stitch, tile_maps
+from apn.heatmaps import CELLS, cam_site, coarsen, enlarge, normalize, stitch, summed, tile_maps
 from apn.models.apn import APN
 from apn.models.backbones import build_backbone
 from apn.models.statistics import StageStatistics, statistics
@@ -88,6 +88,29 @@ def test_both_maps_equal_the_closed_form(reference: str | None) -> None:
 
     logits = model(tiles).logits
     np.testing.assert_allclose(found.logits, logits[:, 1] - logits[:, 0], atol=1e-6)
+
+
+def test_maps_of_several_looks_add_up_over_the_finest_cells() -> None:
+    fine, coarse = np.arange(16, dtype=np.float32).reshape(1, 4, 4), np.array([[[1, 2], [3, 4]]], np.float32)
+    np.testing.assert_array_equal(summed([coarse, fine]), fine + coarse.repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(summed([fine]), fine)
+
+
+def test_the_map_of_the_spatial_branch_is_that_of_both_looks() -> None:
+    backbone = tiny_model().spatial.backbone
+    second = {"view": "residual", "backbone": "resnet10_narrow", "reference": "median"}
+    model, tiles = model_with(backbone, second_look=second), noise(2)
+    found = tile_maps(model, tiles).spatial
+    expected = []
+    for look, seen in zip(model.spatial.looks(), model.seen(tiles).spatial, strict=True):
+        maps = look.backbone.blocks(look.backbone.stem(seen)).detach().requires_grad_()
+        embedding = look.head(look.contrast(maps.mean((2, 3))))
+        basis = model.spatial.artifact_basis
+        margin = model.classifier(embedding @ basis.T @ basis / 4) @ torch.tensor([-1.0, 1.0])  # 2 looks, 2 branches
+        (gradient,) = torch.autograd.grad(margin.sum(), maps)
+        expected.append((gradient.relu() * maps).sum(dim=1).relu().detach()[:2])
+    assert all(one.max() > 0 for one in expected)
+    np.testing.assert_allclose(found, sum(expected), rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", BACKBONES)

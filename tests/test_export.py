@@ -31,6 +31,10 @@ SETTINGS = {
         channel_order="bgr",
     ),
     "compared": tiny_config(spatial_reference="median", spatial_backbone="resnet18"),
+    "two looks": tiny_config(
+        spatial_backbone="resnet18",
+        second_look={"view": "residual", "backbone": "resnet10_narrow", "reference": "median"},
+    ),
 }
 
 

@@ -31,6 +31,10 @@ from restatement import Restatement
         {"channel_order": "bgr", "band_count": 4},
         {"bands": "straight-through", "band_rows": "symmetric", "spatial_normalize": True},
         {"spatial_reference": "median", "view": "residual", "spatial_backbone": "resnet18"},
+        {
+            "spatial_backbone": "resnet18",
+            "second_look": {"view": "residual", "backbone": "resnet10_narrow", "reference": "median"},
+        },
     ],
 )
 def test_the_restatement_is_the_network(changes: dict[str, Any]) -> None:

@@ -9,13 +9,14 @@ import torch
 from lightning_fabric import Fabric
 from tiny import noise
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from toy import make_toy, toy_config
 
 from apn.config import Config, TrainConfig
 from apn.data.dataset import Batch
 from apn.losses import information_pairs
 from apn.optim import club_optimizer, model_optimizer, model_rate_factor, set_rates
-from apn.step import Trainee, apn_half, build_trainee, club_half, fresh_pairs, training_step
+from apn.step import Trainee, apn_half, build_trainee, club_half, follow, fresh_pairs, training_step
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,23 @@ def test_the_club_half_moves_club_and_not_the_network(halves: Halves) -> None:
         assert (parameter.grad is None) == (before is None)
         assert before is None or torch.equal(parameter.grad, before)
     assert changed(trainee.clubs, act) == set(trainee.clubs.state_dict())
+
+
+def test_the_average_copies_statistics_that_are_averages_already() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, affine=False, momentum=None), nn.BatchNorm1d(2))
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    follow(average, model)
+    before = average.module.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.add_(1)
+    follow(average, model)
+    for name, value in average.module.state_dict().items():
+        if name.startswith("1."):
+            torch.testing.assert_close(value, before[name] + 1)
+        elif value.is_floating_point():
+            torch.testing.assert_close(value, before[name] + 0.1)
 
 
 def test_while_the_spatial_branch_learns_alone_nothing_else_moves(halves: Halves) -> None:

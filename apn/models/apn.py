@@ -62,7 +62,7 @@ class APN(nn.Module):
         self.spatial = SpatialBranch(config)
         self.classifier = classifier(config.embedding_dim)
         if config.head_start == "he":
-            for head in (self.spatial.head, self.classifier):
+            for head in (*(look.head for look in self.spatial.looks()), self.classifier):
                 head.apply(he_start)
 
     def forward(self, image: Tensor, *, irrelevant: bool = True) -> APNOutput:
@@ -104,7 +104,7 @@ class APN(nn.Module):
     def detect_only(self, *, dtype: torch.dtype = torch.float32) -> DetectOnly:
         """A network for inference with the same logits, faster and without the irrelevant side.
 
-        dtype: bfloat16 runs both trunks in it, where the processor or GPU has it; the logits then move by a
+        dtype: bfloat16 runs the trunks in it, where the processor or GPU has it; the logits then move by a
         percent or more of their range (docs/performance.md). It shares weights with this model: make it again after
         training. On a processor it cannot be copied, saved or moved to another device: move this model first.
         """

@@ -5,7 +5,8 @@ Dimensions: B batch, K bands, C = 3 colours, H x W pixels, M = W // 2 + 1 spectr
 features of the trunks, D embedding size.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from apn.models.folding import folded, frozen_copy
 from apn.models.frequency import band_mask
 from apn.models.joint_proposers import JointProposers
 from apn.models.packed import can_pack, packed
-from apn.models.spatial import project
+from apn.models.spatial import Look, project
 
 if TYPE_CHECKING:
     from apn.models.apn import APN
@@ -25,6 +26,28 @@ if TYPE_CHECKING:
 PURIFIED_AT_ONCE = 5
 
 
+class DetectLook(nn.Module):
+    """A look of the spatial branch, its trunk as `DetectOnly` has trunks."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, look: Look, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.contrast = frozen_copy(look.contrast)
+        self.head = frozen_copy(look.head)
+        self.register_buffer("mean", look.mean)
+        self.register_buffer("std", look.std)
+
+    def normalized(self, image: Tensor) -> Tensor:
+        return (image - self.mean) / self.std
+
+    def embed(self, features: Tensor) -> Tensor:
+        """(B, D) of the trunk's features (B, N), with references (2 B, N)."""
+        return self.head(self.contrast(features))
+
+
 class DetectOnly(nn.Module):
     """float RGB image (B, 3, H, W) in [0, 1] -> logits (B, 2) float32, those of the APN that it was made from.
 
@@ -32,8 +55,6 @@ class DetectOnly(nn.Module):
     one by one: their K purified images are a batch already, and a larger one leaves the cache and takes its memory.
     """
 
-    mean: Tensor
-    std: Tensor
     artifact_basis: Tensor
 
     def __init__(
@@ -44,7 +65,7 @@ class DetectOnly(nn.Module):
         images_at_once: int | None = None,
         plain: bool = False,
     ) -> None:
-        """dtype: of the two trunks; spectrum, bands and heads stay float32 (METHOD section 6).
+        """dtype: of the trunks; spectrum, bands and heads stay float32 (METHOD section 6).
 
         images_at_once: None is one on a processor, all of a batch on another device. plain: True keeps the trunks'
         layers as PyTorch has them, to be exported or compiled.
@@ -55,18 +76,14 @@ class DetectOnly(nn.Module):
         self.config = model.config
         self.dtype = dtype
         self.images_at_once = images_at_once
-        self.packed = not plain and can_pack(spatial.mean.device, dtype)
+        self.packed = not plain and can_pack(spatial.artifact_basis.device, dtype)
         self.views = frozen_copy(model.views)
         self.fourier = frozen_copy(frequency.fourier)
         self.proposers = JointProposers(frequency.amplitude_proposer, frequency.phase_proposer)
         self.band_trunk = self._trunk(encoder.trunk)
         self.band_projection = frozen_copy(encoder.project)
         self.band_weights = frozen_copy(frequency.band_weights)
-        self.spatial_trunk = self._trunk(spatial.backbone)
-        self.contrast = frozen_copy(spatial.contrast)
-        self.spatial_head = frozen_copy(spatial.head)
-        self.register_buffer("mean", spatial.mean)
-        self.register_buffer("std", spatial.std)
+        self.looks = nn.ModuleList(DetectLook(look, self._trunk(look.backbone)) for look in spatial.looks())
         self.register_buffer("artifact_basis", spatial.artifact_basis.detach())
         self.classifier = frozen_copy(model.classifier)
         self.eval()
@@ -101,15 +118,21 @@ class DetectOnly(nn.Module):
         parts = pixels.split(PURIFIED_AT_ONCE) if self.packed and self.dtype == torch.float32 else [pixels]
         return torch.cat([self._features(self.band_trunk, part) for part in parts]).unflatten(0, purified.shape[:2])
 
-    def spatial_features(self, image: Tensor) -> Tensor:
-        """(B, N) float32 of what the spatial branch sees of an image; with its reference (2 B, N)."""
-        return self._features(self.spatial_trunk, (image - self.mean) / self.std)
+    def spatial_features(self, seen: Sequence[Tensor]) -> list[Tensor]:
+        """(B, N) float32 a look, of what it sees; with references (2 B, N)."""
+        return [
+            self._features(look.trunk, look.normalized(image)) for look, image in zip(self._looks(), seen, strict=True)
+        ]
 
-    def judge(self, bands: Tensor, features: Tensor) -> Tensor:
-        """Logits (B, 2) of the features of the purified images (B, K, F) and of the image (B or 2 B, N)."""
+    def judge(self, bands: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Logits (B, 2) of the features of the purified images (B, K, F) and of each look (B or 2 B, N)."""
         frequency = (self.band_weights(bands) * self.band_projection(bands)).sum(dim=1)  # (B, D)
-        spatial = project(self.spatial_head(self.contrast(features)), self.artifact_basis)
+        embeddings = [look.embed(one) for look, one in zip(self._looks(), features, strict=True)]
+        spatial = project(torch.stack(embeddings).mean(dim=0), self.artifact_basis)
         return self.classifier((frequency + spatial) / 2)
+
+    def _looks(self) -> list[DetectLook]:
+        return cast(list[DetectLook], list(self.looks))
 
     def _features(self, trunk: nn.Module, pixels: Tensor) -> Tensor:
         return trunk(pixels.to(self.dtype, memory_format=torch.channels_last)).float()
@@ -119,7 +142,7 @@ class DetectOnly(nn.Module):
         return packed(trunk) if self.packed else trunk
 
     def compile_trunks(self) -> "DetectOnly":
-        """Itself, after torch.compile of both trunks, plain ones, with weights as constants; the next calls compile."""
-        for trunk in (self.band_trunk, self.spatial_trunk):
+        """Itself, after torch.compile of all trunks, plain ones, with weights as constants; the next calls compile."""
+        for trunk in (self.band_trunk, *(look.trunk for look in self._looks())):
             trunk.compile(dynamic=False, options={"freezing": True})
         return self

@@ -1,15 +1,16 @@
-"""Spatial branch: a backbone's embedding, split between two orthogonal subspaces.
+"""Spatial branch: a backbone's embedding, split between two orthogonal subspaces. A second look may add its own.
 
 Source: Meng et al., CVIU 2024, explicit purification (2).
 Dimensions: B batch, H x W pixels, N backbone features, D embedding size.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from apn.config import ModelConfig
+from apn.config import ModelConfig, Reference
 from apn.models.backbones import build_backbone, normalization, num_features
 
 
@@ -42,31 +43,56 @@ class Contrast(nn.Module):
         return self.standardize(image - reference)
 
 
-class SpatialBranch(nn.Module):
-    """Image (B, 3, H, W) in [0, 1], or images and their references (2 B, 3, H, W) -> both embeddings (B, D)."""
+class Look(nn.Module):
+    """What one look sees (B, 3, H, W), or that and its references (2 B, 3, H, W) -> embedding (B, D)."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, backbone: str, reference: Reference | None) -> None:
         super().__init__()
         dim = config.embedding_dim
-        self.backbone = build_backbone(config.spatial_backbone, pretrained=config.pretrained)
-        self.contrast = Contrast(num_features(self.backbone)) if config.spatial_reference else nn.Identity()
+        self.backbone = build_backbone(backbone, pretrained=config.pretrained)
+        self.contrast = Contrast(num_features(self.backbone)) if reference else nn.Identity()
         self.dropout = nn.Dropout(config.spatial_dropout)
         self.head = nn.Sequential(nn.Linear(num_features(self.backbone), dim), nn.ReLU(), nn.Linear(dim, dim))
-        identity = torch.eye(dim)
-        self.irrelevant_basis = nn.Parameter(identity[: dim // 2].clone())
-        self.artifact_basis = nn.Parameter(identity[dim // 2 :].clone())
         mean, std = normalization(self.backbone) if config.spatial_normalize else ((0.0,) * 3, (1.0,) * 3)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def embed(self, image: Tensor) -> Tensor:
-        """The embedding before it is split, (B, D). References go with their images, so that batch norms see both."""
+        """(B, D). References go with their images, so that batch norms see both."""
         pixels = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         return self.head(self.dropout(self.contrast(self.backbone(pixels))))
 
-    def forward(self, image: Tensor) -> SpatialOutput:
-        embedding = self.embed(image)
+
+class SpatialBranch(Look):
+    """What each of its looks sees, as `Look` takes it -> both embeddings (B, D)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config, config.spatial_backbone, config.spatial_reference)
+        look = config.second_look
+        self.second = Look(config, look.backbone, look.reference) if look else None
+        identity = torch.eye(config.embedding_dim)
+        self.irrelevant_basis = nn.Parameter(identity[: len(identity) // 2].clone())
+        self.artifact_basis = nn.Parameter(identity[len(identity) // 2 :].clone())
+
+    def looks(self) -> list[Look]:
+        """In the order in which they are given what they see."""
+        return [self] if self.second is None else [self, self.second]
+
+    def joined(self, seen: Sequence[Tensor]) -> Tensor:
+        """The embedding before it is split (B, D): the mean of the looks'.
+
+        In training each image is judged by one of them, drawn anew: each then learns to tell by itself, as modalities
+        do in Neverova et al., "ModDrop: adaptive multi-modal gesture recognition", TPAMI 2016.
+        """
+        embeddings = torch.stack([look.embed(image) for look, image in zip(self.looks(), seen, strict=True)])
+        if not self.training or len(embeddings) == 1:
+            return embeddings.mean(dim=0)
+        images = torch.arange(embeddings.shape[1], device=embeddings.device)
+        return embeddings[torch.randint_like(images, len(embeddings)), images]
+
+    def forward(self, seen: Sequence[Tensor]) -> SpatialOutput:
+        embedding = self.joined(seen)
         return SpatialOutput(project(embedding, self.artifact_basis), project(embedding, self.irrelevant_basis))

@@ -16,9 +16,6 @@ import torch
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
-# Of the running mean and variance: the trunk does not change, so a long memory is all gain.
-MOMENTUM = 0.02
-
 
 class StageStatistics(nn.Module):
     """Image (B, 3, H, W) -> standardised mean and deviation over places of the chosen stages' channels (B, N).
@@ -41,7 +38,8 @@ class StageStatistics(nn.Module):
         with torch.no_grad():
             channels = sum(maps.shape[1] for maps in self.maps(torch.zeros(1, 3, 64, 64)))
         self.num_features = 2 * channels
-        self.standardize = nn.BatchNorm1d(self.num_features, affine=False, momentum=MOMENTUM)
+        # The trunk does not change, so that the mean of all batches, momentum None, is the best there is.
+        self.standardize = nn.BatchNorm1d(self.num_features, affine=False, momentum=None)
         self.train()
 
     def train(self, mode: bool = True) -> "StageStatistics":

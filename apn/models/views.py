@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from apn.config import ModelConfig
+from apn.config import ModelConfig, Reference, View
 
 SIGMA = 1.0  # of the blur, pixels
 REACH = 3  # pixels on either side, where a blur of SIGMA has ended
@@ -89,11 +89,12 @@ REFERENCES: dict[str, type[nn.Module]] = {"median": Median}
 class Seen(NamedTuple):
     """What each branch is given, (B, 3, H, W) each, colours in the order that the weights expect.
 
-    spatial: with a reference (2 B, 3, H, W), the B pictures and after them their B references.
+    spatial: one a look of the spatial branch; with a reference (2 B, 3, H, W), the B pictures and after them their B
+    references.
     """
 
     frequency: Tensor
-    spatial: Tensor
+    spatial: tuple[Tensor, ...]
 
 
 class Views(nn.Module):
@@ -102,15 +103,22 @@ class Views(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.flip = config.channel_order == "bgr"
-        self.spatial = VIEWS[config.view]()
-        self.frequency = VIEWS[config.band_view]() if config.band_view else None
-        self.reference = REFERENCES[config.spatial_reference]() if config.spatial_reference else None
+        self.bands: View = config.band_view or config.view
+        self.looks: list[tuple[View, Reference | None]] = [(config.view, config.spatial_reference)]
+        if second := config.second_look:
+            self.looks.append((second.view, second.reference))
+        views = {self.bands, *(view for view, _ in self.looks)}
+        self.views = nn.ModuleDict({name: VIEWS[name]() for name in sorted(views)})
+        self.references = nn.ModuleDict({name: REFERENCES[name]() for _, name in self.looks if name})
 
     def forward(self, image: Tensor) -> Seen:
         if self.flip:
             image = image.flip(1)
-        spatial = self.spatial(image)
-        frequency = self.frequency(image) if self.frequency else spatial
-        if self.reference:
-            spatial = torch.cat([spatial, self.spatial(self.reference(image))])
-        return Seen(frequency, spatial)
+        seen = {name: view(image) for name, view in self.views.items()}  # once, however many look at it
+
+        def look(view: View, reference: Reference | None) -> Tensor:
+            if reference is None:
+                return seen[view]
+            return torch.cat([seen[view], self.views[view](self.references[reference](image))])
+
+        return Seen(seen[self.bands], tuple(look(*one) for one in self.looks))

@@ -24,6 +24,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "channel_order": "bgr",
     },
     "compared": {"view": "residual", "spatial_reference": "median", "spatial_backbone": "resnet18"},
+    "two looks": {
+        "spatial_backbone": "resnet18",
+        "second_look": {"view": "residual", "backbone": "resnet10_narrow", "reference": "median"},
+    },
     "convnext": {"spatial_backbone": "test_convnext", "band_encoder": "resnet18"},
     "lite": {"spatial_backbone": "tf_efficientnet_lite0"},
 }
@@ -83,7 +87,7 @@ def test_what_inference_does_not_need_is_gone_and_the_network_as_it_was(name: st
     names = [key for key, _ in [*network.named_parameters(), *network.named_buffers()]]
     assert not any("irrelevant" in key or key.endswith("gamma") for key in names)
     assert not batch_norms(network.band_trunk)
-    assert not batch_norms(network.spatial_trunk)
+    assert not any(batch_norms(look) for look in network.looks)
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert modes == {key: part.training for key, part in model.named_modules()}
     for key, value in model.state_dict().items():
@@ -102,10 +106,10 @@ def test_weights_that_do_not_change_are_shared() -> None:
 
 @torch.inference_mode()
 def test_in_bfloat16_the_trunks_round_and_nothing_else() -> None:
-    model, image = lively_model(), noise(3) * torch.tensor([0.2, 0.6, 1.0]).view(3, 1, 1, 1)
+    model, image = lively_model(**SETTINGS["two looks"]), noise(3) * torch.tensor([0.2, 0.6, 1.0]).view(3, 1, 1, 1)
     exact, rounded = model.detect_only(), model.detect_only(dtype=torch.bfloat16)
     torch.testing.assert_close(rounded.purified(image), exact.purified(image), rtol=0, atol=0)
-    for trunk in (rounded.band_trunk, rounded.spatial_trunk):
+    for trunk in (rounded.band_trunk, *(look.trunk for look in rounded.looks)):
         assert {value.dtype for value in trunk.parameters()} == {torch.bfloat16}
     expected, found = exact(image), rounded(image)
     assert found.dtype == torch.float32

@@ -32,7 +32,7 @@ def test_projection_onto_orthonormal_rows() -> None:
 @torch.inference_mode()
 def test_bases_start_as_the_halves_of_the_embedding() -> None:
     model, image = branch(), noise(3)
-    embedding, output = model.embed(image), model(image)
+    embedding, output = model.embed(image), model([image])
     zeros = torch.zeros(3, 24)
     torch.testing.assert_close(output.irrelevant, torch.cat([embedding[:, :24], zeros], dim=1))
     torch.testing.assert_close(output.artifact, torch.cat([zeros, embedding[:, 24:]], dim=1))
@@ -75,6 +75,37 @@ def test_what_a_picture_shares_with_its_reference_does_not_count() -> None:
     features = model.backbone(image) - model.backbone(reference)
     torch.testing.assert_close(embed(image, reference), model.head(features), atol=1e-5, rtol=1e-4)
     assert (embed(image, reference) - embed(other, reference)).abs().max() > 1e-3
+
+
+def two_looks() -> SpatialBranch:
+    return branch(second_look={"backbone": "resnet18", "reference": "median"})
+
+
+@torch.inference_mode()
+def test_two_looks_are_averaged() -> None:
+    model, (image, other, reference) = two_looks(), noise(6).chunk(3)
+    compared = torch.cat([other, reference])
+    assert model.second is not None
+    expected = (model.embed(image) + model.second.embed(compared)) / 2
+    torch.testing.assert_close(model.joined([image, compared]), expected)
+    artifact, irrelevant = model([image, compared])
+    torch.testing.assert_close(artifact + irrelevant, expected)  # the halves of the identity
+
+
+@torch.inference_mode()
+def test_in_training_one_look_judges_each_image() -> None:
+    model, image = two_looks(), noise(64)
+    assert model.second is not None
+    model.training = True  # the branch alone: its batch norms keep still
+    seen = [image, torch.cat([image, image.flip(3)])]
+    first, second = model.embed(seen[0]), model.second.embed(seen[1])
+    torch.manual_seed(0)
+    found = [model.joined(seen) for _ in range(2)]
+    judges = [(one - first).abs().amax(1) < 1e-5 for one in found]
+    for one, is_first in zip(found, judges, strict=True):
+        torch.testing.assert_close(one, torch.where(is_first[:, None], first, second))
+        assert 16 < is_first.sum() < 48
+    assert not torch.equal(*judges)
 
 
 def test_head_is_linear_relu_linear() -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from apn.models.backbones import build_backbone, normalization, num_features
 from apn.models.folding import folded
-from apn.models.statistics import MOMENTUM, StageStatistics, statistics
+from apn.models.statistics import StageStatistics, statistics
 
 NAME = "tf_efficientnet_lite0_stats13"
 CHANNELS = 16 + 40  # of Lite0's first and third stage
@@ -54,8 +54,10 @@ def test_only_the_standardisation_follows_the_data() -> None:
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     changed = {name for name, value in backbone.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {f"standardize.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
-    raw = torch.cat([statistics(maps) for maps in backbone.maps(noise(8))], dim=1)
-    torch.testing.assert_close(backbone.standardize.running_mean, MOMENTUM * raw.mean(0))
+    first, second = (torch.cat([statistics(maps) for maps in backbone.maps(noise(8, seed=s))], 1) for s in (0, 1))
+    torch.testing.assert_close(backbone.standardize.running_mean, first.mean(0))
+    backbone(noise(8, seed=1))
+    torch.testing.assert_close(backbone.standardize.running_var, (first.var(0) + second.var(0)) / 2)
 
 
 def test_the_network_below_is_still_differentiable() -> None:

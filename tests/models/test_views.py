@@ -47,21 +47,31 @@ def test_the_median_is_that_of_nine_places(seed: int, height: int, width: int, l
 
 def test_the_spatial_branch_may_be_given_a_reference_too() -> None:
     image = noise(2)
-    assert tiny_model(view="colour-residual").seen(image).spatial.shape == image.shape
+    (alone,) = tiny_model(view="colour-residual").seen(image).spatial
+    assert alone.shape == image.shape
     both = torch.cat([Residual()(image), Residual()(Median()(image))])
     seen = tiny_model(view="residual", band_view="colour-residual", spatial_reference="median").seen(image)
-    torch.testing.assert_close(seen.spatial, both)
+    torch.testing.assert_close(seen.spatial, (both,))
     torch.testing.assert_close(seen.frequency, ColourResidual()(image))
     alike = tiny_model(view="residual", spatial_reference="median").seen(image)  # the bands have no reference
-    torch.testing.assert_close(alike.spatial, both)
+    torch.testing.assert_close(alike.spatial, (both,))
     torch.testing.assert_close(alike.frequency, Residual()(image))
+
+
+def test_a_second_look_sees_what_it_asks_for() -> None:
+    image = noise(2)
+    second = {"view": "colour-residual", "backbone": "resnet10_narrow", "reference": "median"}
+    seen = tiny_model(view="residual", second_look=second).seen(image)
+    compared = torch.cat([ColourResidual()(image), ColourResidual()(Median()(image))])
+    torch.testing.assert_close(seen.spatial, (Residual()(image), compared))
+    torch.testing.assert_close(seen.frequency, Residual()(image))
 
 
 def test_pixels_are_the_picture_itself() -> None:
     image = noise(1)
     seen = tiny_model().seen(image)
-    assert seen.frequency is seen.spatial
-    assert torch.equal(seen.spatial, image)
+    assert seen.spatial == (seen.frequency,)
+    assert torch.equal(seen.frequency, image)
 
 
 @torch.inference_mode()
@@ -87,8 +97,8 @@ def test_the_blur_stays_in_float_where_a_graph_is_made_int8(tmp_path: Path) -> N
     graph = tmp_path / "model.onnx"
     write_onnx(InferenceGraph(tiny_model(view="residual").eval()), graph)
     convolutions = [node for node in onnx.load(graph).graph.node if node.op_type == "Conv"]
-    blur = {node.name for node in convolutions if "model.views.spatial.kernel" in node.input}
-    stem = {node.name for node in convolutions if "model.spatial_trunk.stem.0.weight" in node.input}
+    blur = {node.name for node in convolutions if "model.views.views.residual.kernel" in node.input}
+    stem = {node.name for node in convolutions if "model.looks.0.trunk.stem.0.weight" in node.input}
     assert len(blur) == len(stem) == 1
     assert blur <= set(_float_nodes(graph))
     assert not stem & set(_float_nodes(graph))
@@ -104,5 +114,5 @@ def test_autocast_does_not_round_it() -> None:
     model, image = tiny_model(view="residual").eval(), noise(1)
     expected = Residual()(image)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(model.seen(image).spatial, expected)
+        assert torch.equal(model.seen(image).spatial[0], expected)
         assert not torch.equal(Residual()(image), expected)  # left to itself, it would
