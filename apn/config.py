@@ -195,6 +195,15 @@ class LossConfig(Settings):
         description="CLUB's bound counts only above this, nats: information is never below 0, so a bound that is "
         "tells of an estimator that has not learnt yet; None: however low (official)",
     )
+    soft_labels: bool = Field(
+        False,
+        description="learn what logistic regressions on the spatial branch's frozen features say, not 0 and 1; "
+        "False: the labels (official)",
+    )
+    soft_label_batches: int = Field(175, ge=1, description="batches that these regressions are fitted on")
+    soft_label_penalty: float = Field(
+        2.0, gt=0, description="half of this times their squared weights is added to their mean loss"
+    )
     semantic_teacher: str | None = Field(None, description="timm model whose frozen embedding guides the irrelevant")
     semantic_teacher_pretrained: bool = True
 

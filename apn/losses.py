@@ -18,7 +18,7 @@ from apn.models.club import CLUB, own_batch
 
 
 def classification_loss(output: APNOutput, label: Tensor) -> Tensor:
-    """Cross entropy of the three logits, summed; label (B,)."""
+    """Cross entropy of the three logits, summed; label: classes (B,) or their probabilities (B, 2)."""
     logits = (output.logits, output.logits_frequency, output.logits_spatial)
     return torch.stack([F.cross_entropy(one.float(), label) for one in logits]).sum()
 
@@ -83,7 +83,10 @@ def loss_terms(
     config: LossConfig,
     teacher: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The weighted terms of the APN half, by name; terms with weight 0 are left out. teacher: (B, D) or None."""
+    """The weighted terms of the APN half, by name; terms with weight 0 are left out. teacher: (B, D) or None.
+
+    label: as `classification_loss` takes it.
+    """
     assert output.irrelevant_frequency is not None, "training needs the irrelevant side of the frequency branch"
     irrelevant = output.irrelevant_frequency
     terms: dict[str, Callable[[], Tensor]] = {

@@ -106,6 +106,8 @@ def restore(trainee: Trainee, folder: Path, seed: int, device: torch.device) -> 
     if trainee.club_optimizer:
         trainee.club_optimizer.load_state_dict(state["club_optimizer"])
     trainee.clubs.load_state_dict(state["clubs"])
+    if trainee.soft_labels:
+        trainee.soft_labels.load_state_dict(state["soft_labels"])
     _restore_random(state["rng"], seed, training["step"], device)
     best = training["best_auc"]
     return RunPoint(training["step"], training["seconds"], training["metrics"], -math.inf if best is None else best)
@@ -119,6 +121,8 @@ def resumable_state(trainee: Trainee, device: torch.device) -> dict[str, Any]:
         "clubs": trainee.clubs.state_dict(),
         "rng": gather(_random_state(device)),
     }
+    if trainee.soft_labels:
+        state["soft_labels"] = trainee.soft_labels.state_dict()
     if trainee.average:  # the checkpoint's own weights are the average's then
         state |= {"model": trainee.model.state_dict(), "average": trainee.average.state_dict()}
     return state

@@ -23,6 +23,7 @@ from apn.losses import Pairs, build_clubs, club_learning_loss, information_pairs
 from apn.models.apn import APN
 from apn.models.build import build_network
 from apn.models.club import own_batch
+from apn.models.soft_labels import SoftLabels
 from apn.models.teacher import SemanticTeacher
 from apn.optim import club_optimizer, model_optimizer
 from apn.recompute import recompute_bands
@@ -38,7 +39,8 @@ class Trainee(NamedTuple):
     """What learns, with what: the network and CLUB, each with its optimiser; the teacher never learns.
 
     A baseline has no CLUB: `clubs` is empty then, and `club_optimizer` None. `average`, if asked for, follows the
-    network's weights as their exponential moving average, and is what gets validated and shipped.
+    network's weights as their exponential moving average, and is what gets validated and shipped. `soft_labels`, if
+    asked for, are to be fitted before the first step.
     """
 
     model: nn.Module
@@ -47,6 +49,11 @@ class Trainee(NamedTuple):
     model_optimizer: Optimizer
     club_optimizer: Optimizer | None
     average: AveragedModel | None = None
+    soft_labels: SoftLabels | None = None
+
+    def target(self, batch: Batch) -> Tensor:
+        """What the network should say: classes (B,), or their probabilities (B, 2)."""
+        return batch.label if self.soft_labels is None else self.soft_labels(batch.image)
 
     @property
     def shipped(self) -> nn.Module:
@@ -57,7 +64,7 @@ class Trainee(NamedTuple):
 def build_trainee(config: Config, *, offline: bool = False) -> Trainee:
     """Network, CLUB and optimisers of a configuration; offline: the weights will come from a checkpoint."""
     model = build_network(config.model, offline=offline)
-    clubs, teacher = nn.ModuleList(), None
+    clubs, teacher, soft_labels = nn.ModuleList(), None, None
     if isinstance(config.model, ModelConfig):
         average = mean_over_processes if config.train.club_negatives == "global" else own_batch
         clubs = build_clubs(config.loss, config.model.embedding_dim, average)
@@ -68,11 +75,14 @@ def build_trainee(config: Config, *, offline: bool = False) -> Trainee:
                 pretrained=config.loss.semantic_teacher_pretrained,
                 seed=config.train.seed,
             )
+        if config.loss.soft_labels:
+            assert isinstance(model, APN), "ModelConfig is that of APN"
+            soft_labels = SoftLabels(model)
     decay, follower = config.train.ema_decay, None
     if decay is not None:  # batch norm's statistics are averaged too: they belong to the weights
         follower = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     optimizers = model_optimizer(model, config.train), club_optimizer(clubs, config.train)
-    return Trainee(model, clubs, teacher, *optimizers, follower)
+    return Trainee(model, clubs, teacher, *optimizers, follower, soft_labels)
 
 
 def prepare(trainee: Trainee, config: TrainConfig, device_type: str) -> None:
@@ -120,7 +130,9 @@ def classification_step(fabric: Fabric, trainee: Trainee, batch: Batch, config: 
     model: Any = trainee.model  # an APN, perhaps in Fabric's wrapping, or a baseline
     model.train()
     logits = model.spatial_logits(batch.image) if isinstance(config.model, ModelConfig) else model(batch.image).logits
-    return _descend(fabric, trainee, {"classification": F.cross_entropy(logits.float(), batch.label)}, config, step)
+    return _descend(
+        fabric, trainee, {"classification": F.cross_entropy(logits.float(), trainee.target(batch))}, config, step
+    )
 
 
 def apn_half(
@@ -132,7 +144,7 @@ def apn_half(
     clubs.requires_grad_(False)
     output = model(batch.image)
     semantic = trainee.teacher(batch.image) if trainee.teacher else None
-    terms = loss_terms(model, output, batch.label, clubs, config.loss, semantic)  # type: ignore[arg-type]
+    terms = loss_terms(model, output, trainee.target(batch), clubs, config.loss, semantic)  # type: ignore[arg-type]
     values = _descend(fabric, trainee, terms, config, step)
     clubs.requires_grad_(True)
     pairs = [(a.detach(), i.detach()) for a, i in information_pairs(output, config.loss.club_pairs)]

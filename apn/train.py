@@ -6,7 +6,7 @@ Dimensions: N images.
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,7 @@ from apn.distributed import agree, device_type, gather, leave, lost_process_expl
 from apn.metrics import auc, balanced_accuracy, probabilities
 from apn.models.apn import APN
 from apn.models.build import starting_weights
+from apn.models.soft_labels import SoftLabels
 from apn.optim import model_rate_factor, set_rates
 from apn.precision import resolve_precision
 from apn.resume import (
@@ -40,7 +41,7 @@ from apn.resume import (
 )
 from apn.runfolder import RunFolder
 from apn.step import Trainee, build_trainee, prepare, training_step
-from apn.trainingdata import Splits, read_splits, training_loaders, validation_loader
+from apn.trainingdata import Splits, label_loader, read_splits, training_loaders, validation_loader
 
 
 @torch.no_grad()
@@ -130,6 +131,19 @@ class Clock:
 # The loop ------------------------------------------------------------------------------------------------------------
 
 
+def fit_soft_labels(soft_labels: SoftLabels, batches: Iterable[Batch], penalty: float) -> float:
+    """Fits them on what all processes see, alike in each. Returns their AUC there."""
+    features, labels = [], []
+    for batch in batches:
+        features.append([one.cpu().numpy() for one in soft_labels.features(batch.image)])
+        labels.append(batch.label.cpu().numpy())
+    parts = gather(([np.concatenate(look) for look in zip(*features, strict=True)], np.concatenate(labels)))
+    by_look = zip(*(looks for looks, _ in parts), strict=True)
+    return soft_labels.fit(
+        [np.concatenate(look).astype(float) for look in by_look], np.concatenate([one for _, one in parts]), penalty
+    )
+
+
 class TrainResult(NamedTuple):
     """Where the run stopped: step reached, whether a signal ended it early, latest validation metrics."""
 
@@ -194,10 +208,13 @@ class _Run:
         self.metrics, self.best = self.began.metrics or {}, self.began.best
         self.folder.write_manifests(splits)
         self._report(splits, notes)
-        self.batches, self.club_batches = (
-            cast(Iterator[Batch], iter(fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
-            for loader in training_loaders(config, splits.train, self.began.step)
-        )
+        self.batches, self.club_batches = map(self._batches, training_loaders(config, splits.train, self.began.step))
+        if self.trainee.soft_labels and checkpoint is None:
+            batches = self._batches(label_loader(config, splits.train))
+            found = fit_soft_labels(self.trainee.soft_labels, batches, config.loss.soft_label_penalty)
+            self.console.print(
+                f"soft labels: AUC {found:.4f} on the {config.loss.soft_label_batches} batches of their fit"
+            )
         self.validation = validation_loader(config, splits.validation)
         self.facts: dict[str, Any] = {
             "precision": precision,
@@ -212,6 +229,10 @@ class _Run:
         }
         self.clock = Clock(config.train, self.began.seconds)
 
+    def _batches(self, loader: BatchLoader) -> Iterator[Batch]:
+        """On the network's device."""
+        return cast(Iterator[Batch], iter(self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)))
+
     def _place(self) -> Trainee:
         """Everything on its device, the network in Fabric's wrapping."""
         trainee, device = self.trainee, self.fabric.device
@@ -219,7 +240,7 @@ class _Run:
         model, optimizer = self.fabric.setup(trainee.model, trainee.model_optimizer)
         if isinstance(trainee.model, APN):
             model.mark_forward_method("spatial_logits")
-        for other in (trainee.clubs, trainee.teacher, trainee.average):
+        for other in (trainee.clubs, trainee.teacher, trainee.average, trainee.soft_labels):
             if other is not None:
                 other.to(device)
         return trainee._replace(model=model, model_optimizer=optimizer)

@@ -16,7 +16,7 @@ from apn.data.verify import quarantine
 from apn.distributed import rank, world_size
 from apn.step import club_steps
 
-APN_STREAM, CLUB_STREAM = 0, 1  # random streams of the two halves' batches
+APN_STREAM, CLUB_STREAM, LABEL_STREAM = 0, 1, 2  # random streams of batches: the two halves', the soft labels'
 EVALUATION_BATCH = 32
 
 
@@ -63,25 +63,33 @@ def read_aligned(manifests: Iterable[str], photographs: Sequence[Sample]) -> lis
 
 def training_loaders(config: Config, samples: Sequence[Sample], start: int) -> tuple[BatchLoader, BatchLoader]:
     """This process's part of the network's batches and, in a random stream of their own, of the CLUB half's."""
-    settings = config.train
 
     def loader(stream: int, per_step: int) -> BatchLoader:
-        batches = BalancedBatches(
-            samples,
-            settings.batch_size,
-            settings.steps * per_step,
-            seed=settings.seed,
-            stream=stream,
-            start=start * per_step,
-            rank=rank(),
-            world_size=world_size(),
-            balance=config.data.balance,
-            pair_share=config.data.aligned_share,
-        )
-        transform = TrainTransform(config.data.degradations, config.model.image_size)
-        return training_loader(samples, transform, batches, num_workers=config.data.workers if per_step else 0)
+        return _loader(config, samples, stream, config.train.steps * per_step, start * per_step)
 
-    return loader(APN_STREAM, 1), loader(CLUB_STREAM, club_steps(config) if settings.club_data == "fresh" else 0)
+    return loader(APN_STREAM, 1), loader(CLUB_STREAM, club_steps(config) if config.train.club_data == "fresh" else 0)
+
+
+def label_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader:
+    """This process's part of the batches that soft labels are fitted on."""
+    return _loader(config, samples, LABEL_STREAM, config.loss.soft_label_batches)
+
+
+def _loader(config: Config, samples: Sequence[Sample], stream: int, count: int, start: int = 0) -> BatchLoader:
+    batches = BalancedBatches(
+        samples,
+        config.train.batch_size,
+        count,
+        seed=config.train.seed,
+        stream=stream,
+        start=start,
+        rank=rank(),
+        world_size=world_size(),
+        balance=config.data.balance,
+        pair_share=config.data.aligned_share,
+    )
+    transform = TrainTransform(config.data.degradations, config.model.image_size)
+    return training_loader(samples, transform, batches, num_workers=config.data.workers if count else 0)
 
 
 def validation_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader | None:

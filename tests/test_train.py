@@ -17,7 +17,7 @@ import apn.losses
 import apn.step
 import apn.train
 from apn.checkpoint import load_model, load_state, read_training
-from apn.config import DataConfig, ModelConfig, TrainConfig
+from apn.config import Config, DataConfig, ModelConfig, TrainConfig
 from apn.data.dataset import Batch
 from apn.data.samples import read_samples, write_manifest
 from apn.models.apn import APN
@@ -113,6 +113,34 @@ def test_a_resumed_run_draws_the_same_random_numbers(
         run(toy_config(toy, steps=4), tmp_path / "parts")
     run(toy_config(toy, steps=4), tmp_path / "parts", resume=tmp_path / "parts" / "last")
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def soft_config(toy: Path) -> Config:
+    look = {"view": "residual", "backbone": "tf_efficientnet_lite0_stats1", "reference": "median"}
+    config = toy_config(
+        toy, steps=4, ema_decay=0.9, model={"spatial_backbone": "tf_efficientnet_lite0_stats2", "second_look": look}
+    )
+    loss = config.loss.model_copy(update={"soft_labels": True, "soft_label_batches": 6})
+    return config.model_copy(update={"loss": loss})
+
+
+def test_soft_labels_are_fitted_once(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run has those that it began with."""
+    run(soft_config(toy), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_at(1, patch)
+        run(soft_config(toy), tmp_path / "parts")
+    monkeypatch.setattr(apn.train, "fit_soft_labels", None)
+    run(soft_config(toy), tmp_path / "parts", resume=tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert logged(tmp_path / "parts", "total") == logged(tmp_path / "whole", "total")
+
+
+def test_soft_labels_ask_for_trunks_that_do_not_learn(toy: Path, tmp_path: Path) -> None:
+    config = toy_config(toy)
+    loss = config.loss.model_copy(update={"soft_labels": True})
+    with pytest.raises(ValueError, match=r"soft_labels needs frozen trunks .* found NarrowResNet"):
+        run(config.model_copy(update={"loss": loss}), tmp_path / "run")
 
 
 def test_a_run_is_not_overwritten_nor_resumed_as_another(toy: Path, tmp_path: Path) -> None:

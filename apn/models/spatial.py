@@ -60,10 +60,14 @@ class Look(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def embed(self, image: Tensor) -> Tensor:
-        """(B, D). References go with their images, so that batch norms see both."""
+    def features(self, image: Tensor) -> Tensor:
+        """(B, N). References go with their images, so that batch norms see both."""
         pixels = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.head(self.dropout(self.contrast(self.backbone(pixels))))
+        return self.contrast(self.backbone(pixels))
+
+    def embed(self, image: Tensor) -> Tensor:
+        """(B, D)."""
+        return self.head(self.dropout(self.features(image)))
 
 
 class SpatialBranch(Look):
@@ -82,16 +86,8 @@ class SpatialBranch(Look):
         return [self] if self.second is None else [self, self.second]
 
     def joined(self, seen: Sequence[Tensor]) -> Tensor:
-        """The embedding before it is split (B, D): the mean of the looks'.
-
-        In training each image is judged by one of them, drawn anew: each then learns to tell by itself, as modalities
-        do in Neverova et al., "ModDrop: adaptive multi-modal gesture recognition", TPAMI 2016.
-        """
-        embeddings = torch.stack([look.embed(image) for look, image in zip(self.looks(), seen, strict=True)])
-        if not self.training or len(embeddings) == 1:
-            return embeddings.mean(dim=0)
-        images = torch.arange(embeddings.shape[1], device=embeddings.device)
-        return embeddings[torch.randint_like(images, len(embeddings)), images]
+        """The embedding before it is split (B, D): the mean of the looks'."""
+        return torch.stack([look.embed(image) for look, image in zip(self.looks(), seen, strict=True)]).mean(dim=0)
 
     def forward(self, seen: Sequence[Tensor]) -> SpatialOutput:
         embedding = self.joined(seen)

@@ -92,22 +92,6 @@ def test_two_looks_are_averaged() -> None:
     torch.testing.assert_close(artifact + irrelevant, expected)  # the halves of the identity
 
 
-@torch.inference_mode()
-def test_in_training_one_look_judges_each_image() -> None:
-    model, image = two_looks(), noise(64)
-    assert model.second is not None
-    model.training = True  # the branch alone: its batch norms keep still
-    seen = [image, torch.cat([image, image.flip(3)])]
-    first, second = model.embed(seen[0]), model.second.embed(seen[1])
-    torch.manual_seed(0)
-    found = [model.joined(seen) for _ in range(2)]
-    judges = [(one - first).abs().amax(1) < 1e-5 for one in found]
-    for one, is_first in zip(found, judges, strict=True):
-        torch.testing.assert_close(one, torch.where(is_first[:, None], first, second))
-        assert 16 < is_first.sum() < 48
-    assert not torch.equal(*judges)
-
-
 def test_head_is_linear_relu_linear() -> None:
     model = branch()
     assert [type(layer) for layer in model.head] == [nn.Linear, nn.ReLU, nn.Linear]

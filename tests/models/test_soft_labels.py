@@ -1,0 +1,67 @@
+"""Soft labels are scikit-learn's logistic regressions, added up."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tiny import noise, tiny_model
+
+from apn.models.apn import APN
+from apn.models.soft_labels import SoftLabels
+
+LOOK = {"view": "residual", "backbone": "tf_efficientnet_lite0_stats1", "reference": "median"}
+
+
+def model() -> APN:
+    return tiny_model(spatial_backbone="tf_efficientnet_lite0_stats2", second_look=LOOK, spatial_normalize=True)
+
+
+def pictures(count: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Every other one is smoother."""
+    image, labels = noise(count), np.arange(count) % 2
+    image[1::2] = (image[1::2] + 0.3 * image[1::2].roll(1, 3)) / 1.3
+    return image, labels
+
+
+@pytest.mark.parametrize("penalty", [0.01, 1.0])
+def test_they_are_the_added_logits_of_a_regression_a_look(penalty: float) -> None:
+    soft, (image, labels) = SoftLabels(model()), pictures(40)
+    features = [one.double().numpy() for one in soft.features(image)]
+    assert [one.shape for one in features] == [(40, 48), (40, 32)]
+    soft.fit(features, labels, penalty)
+    added = np.zeros(40)
+    for one in features:
+        regression = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (40 * penalty), max_iter=1000))
+        logits = regression.fit(one, labels).decision_function(one)
+        added += (logits - logits.mean()) / logits.std()
+    expected = LogisticRegression(C=1e6).fit(added[:, None], labels).predict_proba(added[:, None])
+    found = soft(image)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert ((found[:, 1] > 0.5).numpy() == labels).mean() > 0.9
+
+
+def test_a_strong_penalty_is_the_difference_of_the_means() -> None:
+    """In the limit: the only direction that all of the mean loss's gradient at 0 has."""
+    soft, (image, labels) = SoftLabels(model()), pictures(40)
+    features = [one.double().numpy() for one in soft.features(image)]
+    soft.fit(features, labels, 1e6)
+    one = (features[1] - features[1].mean(0)) / features[1].std(0)
+    expected = (one[labels == 1].mean(0) - one[labels == 0].mean(0)) / features[1].std(0)
+    found = soft.get_buffer("weight1").double().numpy()[:, 0]
+    assert np.corrcoef(found, expected)[0, 1] > 0.999
+
+
+def test_they_look_with_the_network_as_it_was() -> None:
+    network, (image, labels) = model(), pictures(12)
+    soft = SoftLabels(network)
+    soft.fit([one.double().numpy() for one in soft.features(image)], labels, 1.0)
+    before = soft(image)
+    network.train()(image)  # its norms follow the data
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1)
+    soft.train()
+    assert torch.equal(soft(image), before)
+    assert not any(parameter.requires_grad for parameter in soft.parameters())
