@@ -23,8 +23,8 @@ BLUR = 0.05  # standard deviation of the blur, in sides of the picture
 
 # What is drawn anew, from the decision down to the pixels: modules of the network by the start of their names.
 _HEADS = (
-    "classifier.", "spatial.head.", "frequency.artifact_encoder.project.", "frequency.irrelevant_encoder.project.",
-    "frequency.band_weights.",
+    "classifier.", "spatial.head.", "spatial.second.head.",
+    "frequency.artifact_encoder.project.", "frequency.irrelevant_encoder.project.", "frequency.band_weights.",
 )  # fmt: skip
 RANDOMIZED = {"classifier": ("classifier.",), "all heads": _HEADS, "everything": ("",)}
 

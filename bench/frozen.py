@@ -63,6 +63,8 @@ BOTH_SETS = (  # stages of each view, and of each view less the same of the medi
     ((2,), (), (), (1,)), ((2, 4), (), (), (1,)), ((2,), (1,), (), (1,)), ((), (), (2,), (1,)),
 )  # fmt: skip
 PENALTY = 1e-3  # C of scikit-learn
+PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+SHIPPED = ((2,), (), (), (1,))  # what apn-mini's two looks see, of BOTH_SETS
 MANY = 20
 
 
@@ -119,17 +121,19 @@ def weights(samples: Sequence[Sample]) -> np.ndarray:
 Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]  # features, labels, weights
 
 
-def logistic(features: np.ndarray, labels: np.ndarray, weigh: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=300))
+def logistic(
+    features: np.ndarray, labels: np.ndarray, weigh: np.ndarray, penalty: float = PENALTY
+) -> Callable[[np.ndarray], np.ndarray]:
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=300))
     model.fit(features, labels, logisticregression__sample_weight=weigh)
     return model.decision_function
 
 
-def added(parts: Sequence[np.ndarray]) -> Fit:
+def added(parts: Sequence[np.ndarray], penalty: float = PENALTY) -> Fit:
     """The fit of a logistic regression on each of these columns, their logits added, each in units of its spread."""
 
     def fit(features: np.ndarray, labels: np.ndarray, weigh: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        each = [(part, logistic(features[:, part], labels, weigh)) for part in parts]
+        each = [(part, logistic(features[:, part], labels, weigh, penalty)) for part in parts]
         spreads = [decide(features[:, part]).std() for part, decide in each]
         return lambda seen: np.sum([d(seen[:, p]) / s for (p, d), s in zip(each, spreads, strict=True)], axis=0)
 
@@ -289,12 +293,21 @@ def print_both(samples: Sequence[Sample], options: argparse.Namespace) -> None:
     of_stage, width = columns(), tables[0].shape[-1]
     table = np.concatenate([*tables, *(one - other for one, other in zip(tables, medians, strict=True))], axis=-1)
     heads = [*BOTH, *(f"{one}, less the median's" for one in BOTH), *read_folds(CORPUS / "folds.json")]
+
+    def columns_of(sets: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        picks = [[of_stage[s - 1] + i * width for s in stages] for i, stages in enumerate(sets) if stages]
+        return [np.concatenate(pick) for pick in picks]
+
+    def print_row(names: Sequence[str], found: np.ndarray) -> None:
+        print("| " + " | ".join([*names, *(f"{one[0]:.3f} / {one[1]:.3f}" for one in found)]) + " |", flush=True)
+
     print("| " + " | ".join([*heads, "mean", "generators"]) + " |\n|" + "---|" * (len(heads) + 2))
     for sets in BOTH_SETS:
-        picks = [[of_stage[s - 1] + i * width for s in stages] for i, stages in enumerate(sets) if stages]
-        found = run(samples, table, added([np.concatenate(pick) for pick in picks]))
         names = [", ".join(map(str, stages)) or "no" for stages in sets]
-        print("| " + " | ".join([*names, *(f"{one[0]:.3f} / {one[1]:.3f}" for one in found)]) + " |", flush=True)
+        print_row(names, run(samples, table, added(columns_of(sets))))
+    print("\n| C | " + " | ".join([*heads[2 * len(BOTH) :], "mean", "generators"]) + " |\n|" + "---|" * 8)
+    for penalty in PENALTIES:
+        print_row([f"{penalty:g}"], run(samples, table, added(columns_of(SHIPPED), penalty)))
 
 
 def _line(stages: Sequence[int], learns: str, share: float, found: np.ndarray) -> str:

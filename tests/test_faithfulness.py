@@ -111,7 +111,7 @@ def test_shuffled_cells_are_the_same_cells_elsewhere() -> None:
 
 
 def test_randomizing_changes_what_it_says_and_nothing_else() -> None:
-    model = tiny_model(5).eval()
+    model = tiny_model(5, second_look={"view": "residual", "backbone": "resnet10_narrow"}).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for what, starts in RANDOMIZED.items():
         found = randomized(model, what, seed=1)
@@ -121,6 +121,9 @@ def test_randomizing_changes_what_it_says_and_nothing_else() -> None:
                 assert torch.equal(value, before[name]), name
         assert not torch.equal(found.classifier[0].weight, before["classifier.0.weight"])
         assert not torch.allclose(found(noise(1)).logits, model(noise(1)).logits)
+    heads = randomized(model, "all heads").state_dict()
+    for name in ("spatial.head.0.weight", "spatial.second.head.0.weight"):
+        assert not torch.equal(heads[name], before[name])
     trunk = "spatial.backbone.stem.0.weight"
     assert not torch.equal(randomized(model, "everything").state_dict()[trunk], before[trunk])
     for name, value in model.state_dict().items():
