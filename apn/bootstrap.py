@@ -222,8 +222,8 @@ def _metrics(counts: _Counts) -> Metrics[np.ndarray]:
 
 def _from_the_top(counts: np.ndarray) -> np.ndarray:
     """(K + 1, R): how many images lie above each threshold, from a threshold above all scores down to the lowest."""
-    above = np.zeros((len(counts) + 1, counts.shape[1]))
-    np.cumsum(counts[::-1], axis=0, out=above[1:])
+    above = np.zeros((max(len(counts), 1) + 1, counts.shape[1]))  # a curve has two ends, even where nothing was scored
+    np.cumsum(counts[::-1], axis=0, out=above[1 : len(counts) + 1])
     return above
 
 

@@ -44,6 +44,15 @@ def test_undisturbed_images_give_the_metrics_themselves(count: int, seed: int, t
             assert getattr(found, name)[0, number] == pytest.approx(value, abs=2e-6, nan_ok=True), name
 
 
+@pytest.mark.parametrize("resamples", [0, 3])
+def test_where_nothing_was_scored_all_is_undefined(resamples: int) -> None:
+    nothing = Images(np.zeros(0, int), np.zeros(0), np.zeros(0), np.zeros(0, bool), np.zeros(0, int))
+    found = bootstrap(nothing, [np.zeros(0, bool)], resamples=resamples)
+    for values in found:
+        assert values.shape == (max(resamples, 1), 1)
+        assert np.isnan(values).all()
+
+
 def test_a_resample_is_the_metric_of_the_images_repeated_as_drawn() -> None:
     images, count = made(80, ties=True, groups=30), 5
     weights = next(module._weights(30, count, 7))
