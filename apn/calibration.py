@@ -179,9 +179,11 @@ def _fit_map(logits: np.ndarray, labels: np.ndarray, method: Method) -> Calibrat
     weight = np.where(labels == 1, 0.5 / (labels == 1).mean(), 0.5 / (labels == 0).mean())  # as if half were real
     if method == "isotonic":
         curve = IsotonicRegression(y_min=1e-3, y_max=1 - 1e-3, out_of_bounds="clip").fit(logits, labels, weight)
-        return Calibration(
-            method=method, knots_logit=tuple(curve.X_thresholds_), knots_probability=tuple(curve.y_thresholds_)
-        )
+        # Oron and Flournoy, "Centered isotonic regression", 2017: a step becomes a point, so that no two logits between
+        # the first and the last have the same probability, and a threshold can lie anywhere.
+        steps, step = np.unique(curve.predict(logits), return_inverse=True)
+        centers = np.bincount(step, weight * logits) / np.bincount(step, weight)
+        return Calibration(method=method, knots_logit=tuple(centers.tolist()), knots_probability=tuple(steps.tolist()))
     if method == "none":
         return Calibration()
     slope = LogisticRegression(C=np.inf, fit_intercept=False).fit(logits[:, None], labels, weight).coef_[0, 0]

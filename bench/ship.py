@@ -34,7 +34,7 @@ def main() -> None:
     apn = str(Path(sys.executable).with_name("apn"))
     for arguments in (
         ["export", str(SHIPPED), "--out", str(SHIPPED / "model.onnx")],
-        ["calibrate", str(options.scores), "--out", str(SHIPPED / "calibration.json")],
+        ["calibrate", str(options.scores), "--method", "isotonic", "--out", str(SHIPPED / "calibration.json")],
     ):
         subprocess.run([apn, *arguments], check=True)
     detector = load(SHIPPED)

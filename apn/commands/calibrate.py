@@ -18,9 +18,10 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="Calibration file to write.")] = Path("calibration.json"),
     target_fpr: Annotated[float, typer.Option(help="Largest share of real images called generated.")] = 0.05,
     target_fnr: Annotated[float, typer.Option(help="Largest share of generated images called real.")] = 0.05,
-    method: Annotated[Literal["temperature", "isotonic"], typer.Option(help="How logits become probabilities.")] = (
-        "temperature"
-    ),
+    method: Annotated[
+        Literal["temperature", "isotonic"],
+        typer.Option(help="How logits become probabilities; isotonic is any rising curve, from a thousand images on."),
+    ] = "temperature",
     weights: Weights = "apn-mini",
     backend: BackendOption = "auto",
     device: DeviceOption = "cpu",
