@@ -230,6 +230,9 @@ class DegradationConfig(Settings):
     # The crop is cut from a smaller window and enlarged; not together with downscale, which comes first.
     upscale: Probability = 0.0
     upscale_factor: tuple[Enlargement, Enlargement] = (1.0, 1.5)
+    # That of a sensor, before all saving and scaling, in grey values of 255; tossed for by itself, also with `one_of`.
+    noise: Probability = 0.0
+    noise_sigma: tuple[Sigma, Sigma] = (0.5, 5.0)
     # Saved as a JPEG before any scaling, as pictures on the web mostly were.
     history: Probability = 0.0
     history_quality: tuple[Quality, Quality] = (70, 98)

@@ -55,12 +55,6 @@ def rescale(pixels: Pixels, factor: float) -> Pixels:
     return transforms.resize(pixels, (height, width))
 
 
-def noise(pixels: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
-    """Gaussian noise of standard deviation `sigma` grey values of 255, in each colour by itself; (H, W, 3) stays."""
-    noisy = pixels + sigma * rng.standard_normal(pixels.shape, np.float32)
-    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
-
-
 def crop_share(pixels: Pixels, share: float) -> Pixels:
     """The middle `share` of both sides, at least 1 pixel."""
     height, width = pixels.shape[:2]
@@ -133,7 +127,7 @@ GRID: dict[str, Degradation] = {
         Degradation("webp", "quality, 1 to 100", (90, 75, 60, 45, 30), lambda p, q, _: transforms.webp(p, int(q))),
         Degradation("avif", "quality, 1 to 100", (90, 75, 60, 45, 30), lambda p, q, _: transforms.avif(p, int(q))),
         Degradation("blur", "sigma, pixels", (0.5, 1, 2, 3), _blur),
-        Degradation("noise", "sigma, grey values of 255", (2, 5, 10, 20), noise),
+        Degradation("noise", "sigma, grey values of 255", (2, 5, 10, 20), transforms.noise),
         Degradation("resize_down", "factor of both sides", (0.9, 0.75, 0.5, 0.25), _rescale),
         Degradation("resize_up", "factor of both sides", (1.25, 1.5, 2), _rescale),
         Degradation("crop", "share of both sides kept", (0.9, 0.75, 0.5), lambda p, share, _: crop_share(p, share)),

@@ -17,8 +17,7 @@ from delivered import halved
 
 from apn.crops import Pixels, center_crop
 from apn.data.samples import REAL, read_samples
-from apn.data.transforms import align
-from apn.degradations import noise
+from apn.data.transforms import align, noise
 from apn.detector import Detector, load
 from apn.image import load_image
 from apn.metrics import auc

@@ -52,6 +52,12 @@ def blur(pixels: Pixels, sigma: float) -> Pixels:
     return np.array(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
 
 
+def noise(pixels: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
+    """Gaussian noise of standard deviation `sigma` grey values of 255, in each colour by itself; (H, W, 3) stays."""
+    noisy = pixels + sigma * rng.standard_normal(pixels.shape, np.float32)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+
+
 def resize(
     pixels: Pixels, size: int | tuple[int, int], resampling: Image.Resampling = Image.Resampling.BICUBIC
 ) -> Pixels:
@@ -111,6 +117,10 @@ class TrainTransform:
         if side > self.size:
             side = max(min(side, *pixels.shape[:2]), self.size)
         image = random_crop(pixels, side, rng)
+        if (
+            config.noise and rng.random() < config.noise
+        ):  # without noise no number is drawn: other runs stay as they were
+            image = noise(image, rng.uniform(*config.noise_sigma), rng)
         if "history" in chosen:
             image = _random_jpeg(image, config.history_quality, rng)
         down, up = (_FILTERS[i] for i in rng.integers(len(_FILTERS), size=2))

@@ -181,6 +181,19 @@ def test_an_earlier_save_leaves_its_grid_in_an_unscaled_crop() -> None:
     assert error(plain, smooth(96, 96)) == 0
 
 
+def test_a_sensors_noise_comes_first() -> None:
+    flat = np.full((96, 96, 3), 128, np.uint8)
+    config = PLAIN.model_copy(update={"noise": 1.0, "noise_sigma": (4.0, 4.0)})
+    crop = TrainTransform(config, 64)(flat, rng()).astype(float)
+    assert crop.std() == pytest.approx(4, rel=0.05)
+    assert np.corrcoef(crop[..., 0].ravel(), crop[..., 1].ravel())[0, 1] == pytest.approx(0, abs=0.05)
+    saved = TrainTransform(config.model_copy(update={"history": 1.0, "history_quality": (10, 10)}), 64)(flat, rng())
+    assert saved.std() < 1  # what is saved afterwards loses it
+    often = config.model_copy(update={"noise": 0.3})
+    noisy = [TrainTransform(often, 64)(flat, rng(seed)).std() > 0 for seed in range(200)]
+    assert 0.2 < np.mean(noisy) < 0.4
+
+
 def test_two_pictures_of_one_size_are_cut_and_degraded_alike_from_one_seed() -> None:
     rescaled = {"downscale": 0.5, "upscale": 0.5, "history": 0.5, "history_quality": (100, 100)}
     config = PLAIN.model_copy(update={**rescaled, "flip": 0.5})
