@@ -63,6 +63,19 @@ def validate(model: nn.Module, loader: BatchLoader, device: torch.device | str =
     return {"auc": auc(labels, scores), "balanced_accuracy": balanced_accuracy(labels, scores), "images": len(labels)}
 
 
+def fit_soft_labels(soft_labels: SoftLabels, batches: Iterable[Batch], penalty: float) -> float:
+    """Fits them on what all processes see, alike in each. Returns their AUC there."""
+    features, labels = [], []
+    for batch in batches:
+        features.append([one.cpu().numpy() for one in soft_labels.features(batch.image)])
+        labels.append(batch.label.cpu().numpy())
+    parts = gather(([np.concatenate(look) for look in zip(*features, strict=True)], np.concatenate(labels)))
+    by_look = zip(*(looks for looks, _ in parts), strict=True)
+    return soft_labels.fit(
+        [np.concatenate(look).astype(float) for look in by_look], np.concatenate([one for _, one in parts]), penalty
+    )
+
+
 @contextmanager
 def _stop_between_steps() -> Iterator[list[int]]:
     """The first Ctrl-C (or SIGTERM) lets the step finish, so that what is saved resumes exactly.
@@ -129,19 +142,6 @@ class Clock:
 
 
 # The loop ------------------------------------------------------------------------------------------------------------
-
-
-def fit_soft_labels(soft_labels: SoftLabels, batches: Iterable[Batch], penalty: float) -> float:
-    """Fits them on what all processes see, alike in each. Returns their AUC there."""
-    features, labels = [], []
-    for batch in batches:
-        features.append([one.cpu().numpy() for one in soft_labels.features(batch.image)])
-        labels.append(batch.label.cpu().numpy())
-    parts = gather(([np.concatenate(look) for look in zip(*features, strict=True)], np.concatenate(labels)))
-    by_look = zip(*(looks for looks, _ in parts), strict=True)
-    return soft_labels.fit(
-        [np.concatenate(look).astype(float) for look in by_look], np.concatenate([one for _, one in parts]), penalty
-    )
 
 
 class TrainResult(NamedTuple):
