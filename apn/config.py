@@ -21,12 +21,13 @@ View = Literal["pixels", "residual", "colour-residual"]
 Reference = Literal["median"]
 
 
-class Look(Settings):
+class LookConfig(Settings):
     """A further look of the spatial branch at the picture, through a trunk and a head of its own."""
 
     view: View = Field("pixels", description="what it sees, as the model's `view`")
     backbone: str = Field(description="trunk that sees it, as `spatial_backbone`")
     reference: Reference | None = Field(None, description="what its features are compared with")
+    scale: int = Field(1, ge=1, description="the picture is first reduced to means of scale x scale pixels")
 
 
 class ModelConfig(Settings):
@@ -48,10 +49,10 @@ class ModelConfig(Settings):
     band_count: int = Field(15, ge=1, description="K, frequency bands per component")
     band_encoder: str = Field("resnet18", description="trunk that sees each purified or residual image")
     spatial_backbone: str = Field("convnext_base.fb_in1k", description="trunk that sees the image")
-    second_look: Look | None = Field(
-        None,
-        description="the spatial branch's embedding is the mean of that of `spatial_backbone` and of this; "
-        "None: the first alone (official)",
+    further_looks: tuple[LookConfig, ...] = Field(
+        (),
+        description="the spatial branch's embedding is the mean of that of `spatial_backbone` and of these; "
+        "none: the first alone (official)",
     )
     pretrained: bool = Field(True, description="start the spatial backbones from ImageNet weights")
     pretrained_artifact: bool = Field(False, description="start the artifact band encoder from ImageNet weights")
@@ -79,7 +80,20 @@ class ModelConfig(Settings):
         "shrink the signal (official), or He's, which keep its size",
     )
     spatial_normalize: bool = Field(False, description="the weights' own mean and std before the spatial backbone")
+    band_normalize: bool = Field(False, description="the same before the band encoders")
     spatial_dropout: float = Field(0.0, ge=0, lt=1, description="share of the spatial backbone's features dropped")
+
+    @model_validator(mode="after")
+    def _looks_fit(self) -> Self:
+        for look in self.further_looks:
+            if self.image_size % look.scale:
+                raise ValueError(f"expected a look's scale to divide image_size {self.image_size}, found {look.scale}")
+        return self
+
+    def looks(self) -> tuple[LookConfig, ...]:
+        """All looks of the spatial branch, the first one too."""
+        first = LookConfig(view=self.view, backbone=self.spatial_backbone, reference=self.spatial_reference)
+        return (first, *self.further_looks)
 
 
 class BaselineConfig(Settings):

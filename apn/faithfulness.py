@@ -5,6 +5,7 @@ black one is like nothing the network has seen); Adebayo et al., "Sanity checks 
 Dimensions: S side of a tile, P steps of a curve, h x w cells of a heat map.
 """
 
+import re
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
@@ -21,12 +22,12 @@ SIDES: tuple[Side, ...] = get_args(Side)
 STEPS, TOGETHER = 10, 16  # of a curve; pictures that are scored together
 BLUR = 0.05  # standard deviation of the blur, in sides of the picture
 
-# What is drawn anew, from the decision down to the pixels: modules of the network by the start of their names.
+# What is drawn anew, from the decision down to the pixels: patterns of how the names of its weights start.
 _HEADS = (
-    "classifier.", "spatial.head.", "spatial.second.head.",
-    "frequency.artifact_encoder.project.", "frequency.irrelevant_encoder.project.", "frequency.band_weights.",
-)  # fmt: skip
-RANDOMIZED = {"classifier": ("classifier.",), "all heads": _HEADS, "everything": ("",)}
+    r"(classifier|spatial\.(further\.\d+\.)?head|frequency\.band_weights"
+    r"|frequency\.(artifact|irrelevant)_encoder\.project)\."
+)
+RANDOMIZED = {"classifier": r"classifier\.", "all heads": _HEADS, "everything": ""}
 
 
 class Curves(NamedTuple):
@@ -125,7 +126,7 @@ def randomized(model: APN, what: str, seed: int = 0) -> APN:
         torch.manual_seed(seed)
         fresh = build_network(model.config, offline=True)
     assert isinstance(fresh, APN)
-    kept = {name: value for name, value in model.state_dict().items() if not name.startswith(RANDOMIZED[what])}
+    kept = {name: value for name, value in model.state_dict().items() if not re.match(RANDOMIZED[what], name)}
     fresh.load_state_dict(kept, strict=False)
     return fresh.to(next(model.parameters()).device).eval()
 

@@ -64,7 +64,7 @@ BOTH_SETS = (  # stages of each view, and of each view less the same of the medi
 )  # fmt: skip
 PENALTY = 1e-3  # C of scikit-learn
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-SHIPPED = ((2,), (), (), (1,))  # what apn-mini's two looks see, of BOTH_SETS
+SHIPPED = ((2,), (), (), (1,))  # of BOTH_SETS, what apn-mini's two looks saw until bench/looks.py found better ones
 MANY = 20
 
 

@@ -23,14 +23,15 @@ from apn.quantize import write_int8
 
 
 class Bands(nn.Module):
-    """image (1, C, S, S) -> purified images (K, C, S, S)."""
+    """image (1, C, S, S) -> purified images (K, C, S, S), as the band trunk takes them."""
 
     def __init__(self, network: DetectOnly) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.network.purified(self.network.views(image).frequency).flatten(0, 1)
+        purified = self.network.purified(self.network.views(image).frequency)
+        return self.network.band_normalize(purified.flatten(0, 1))
 
 
 class SpatialTrunk(nn.Module):

@@ -56,7 +56,7 @@ def split(branch: FrequencyBranch, image: Tensor, *, residual: bool = True) -> t
 
 def encode(encoder: BandEncoder, images: Tensor) -> tuple[Tensor, Tensor]:
     """images (B, K, C, H, W) -> features (B, K, F), embeddings (B, K, D)."""
-    features = encoder.trunk(images.flatten(0, 1).contiguous()).unflatten(0, images.shape[:2])
+    features = encoder.trunk(encoder.normalize(images.flatten(0, 1).contiguous())).unflatten(0, images.shape[:2])
     return features, encoder.project(features)
 
 

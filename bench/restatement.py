@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from apn.config import ModelConfig
 from apn.models.apn import APN
 from apn.models.bands import AxisBands
+from apn.models.frequency import BandEncoder
 
 
 def supports(config: ModelConfig) -> bool:
@@ -42,8 +43,8 @@ class Restatement(nn.Module):
         amplitude, phase = amplitude[:, :, None], phase[:, :, None]  # (B, C, 1, H, M)
         purified = self.picture(amplitude * amplitude_mask, phase * phase_mask)  # (B, K, C, H, W)
         residual = self.picture(amplitude * (1 - amplitude_mask), phase * (1 - phase_mask))
-        features = self.encode(frequency.artifact_encoder.trunk, purified)  # (B, K, F)
-        irrelevant = self.encode(frequency.irrelevant_encoder.trunk, residual)
+        features = self.encode(frequency.artifact_encoder, purified)  # (B, K, F)
+        irrelevant = self.encode(frequency.irrelevant_encoder, residual)
         weights = frequency.band_weights(features)  # (B, K, 1)
         artifact_frequency = (weights * frequency.artifact_encoder.project(features)).sum(1)  # (B, D)
         frequency.irrelevant_encoder.project(irrelevant).mean(1)  # computed, not used, as there
@@ -80,6 +81,6 @@ class Restatement(nn.Module):
         size = self.model.config.image_size
         return torch.fft.irfft2(complex_spectrum, s=(size, size)).transpose(1, 2)
 
-    def encode(self, trunk: nn.Module, images: Tensor) -> Tensor:
+    def encode(self, encoder: BandEncoder, images: Tensor) -> Tensor:
         """(B, K, C, H, W) -> (B, K, F)."""
-        return trunk(images.flatten(0, 1).contiguous()).unflatten(0, images.shape[:2])
+        return encoder.trunk(encoder.normalize(images.flatten(0, 1).contiguous())).unflatten(0, images.shape[:2])

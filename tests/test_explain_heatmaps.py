@@ -11,7 +11,7 @@ from timm.models.efficientnet import efficientnet_lite0
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
-from tiny import noise, tiny_model
+from tiny import LOOKS, noise, tiny_model
 from torch import Tensor, nn
 
 from apn.heatmaps import CELLS, cam_site, coarsen, enlarge, normalize, stitch, summed, tile_maps
@@ -96,21 +96,20 @@ def test_maps_of_several_looks_add_up_over_the_finest_cells() -> None:
     np.testing.assert_array_equal(summed([fine]), fine)
 
 
-def test_the_map_of_the_spatial_branch_is_that_of_both_looks() -> None:
+def test_the_map_of_the_spatial_branch_is_that_of_all_looks() -> None:
     backbone = tiny_model().spatial.backbone
-    second = {"view": "residual", "backbone": "resnet10_narrow", "reference": "median"}
-    model, tiles = model_with(backbone, second_look=second), noise(2)
+    model, tiles = model_with(backbone, further_looks=LOOKS), noise(2)
     found = tile_maps(model, tiles).spatial
     expected = []
     for look, seen in zip(model.spatial.looks(), model.seen(tiles).spatial, strict=True):
         maps = look.backbone.blocks(look.backbone.stem(seen)).detach().requires_grad_()
         embedding = look.head(look.contrast(maps.mean((2, 3))))
         basis = model.spatial.artifact_basis
-        margin = model.classifier(embedding @ basis.T @ basis / 4) @ torch.tensor([-1.0, 1.0])  # 2 looks, 2 branches
+        margin = model.classifier(embedding @ basis.T @ basis / 6) @ torch.tensor([-1.0, 1.0])  # 3 looks, 2 branches
         (gradient,) = torch.autograd.grad(margin.sum(), maps)
-        expected.append((gradient.relu() * maps).sum(dim=1).relu().detach()[:2])
+        expected.append((gradient.relu() * maps).sum(dim=1).relu().detach()[:2].numpy())
     assert all(one.max() > 0 for one in expected)
-    np.testing.assert_allclose(found, sum(expected), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(found, summed(expected), rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", BACKBONES)

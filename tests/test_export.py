@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tiny import tiny_config
+from tiny import LOOKS, tiny_config
 from torch import nn
 
 import apn.export
@@ -28,12 +28,13 @@ SETTINGS = {
         band_suppression=True,
         view="residual",
         spatial_normalize=True,
+        band_normalize=True,
         channel_order="bgr",
     ),
     "compared": tiny_config(spatial_reference="median", spatial_backbone="resnet18"),
-    "two looks": tiny_config(
+    "more looks": tiny_config(
         spatial_backbone="resnet18",
-        second_look={"view": "residual", "backbone": "resnet10_narrow", "reference": "median"},
+        further_looks=LOOKS,
     ),
 }
 

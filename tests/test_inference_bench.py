@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import noise, tiny_config, tiny_model
+from tiny import LOOKS, noise, tiny_config, tiny_model
 
 from apn.checkpoint import save_checkpoint
 from apn.config import Config
@@ -29,11 +29,11 @@ from restatement import Restatement
     "changes",
     [
         {"channel_order": "bgr", "band_count": 4},
-        {"bands": "straight-through", "band_rows": "symmetric", "spatial_normalize": True},
+        {"bands": "straight-through", "band_rows": "symmetric", "spatial_normalize": True, "band_normalize": True},
         {"spatial_reference": "median", "view": "residual", "spatial_backbone": "resnet18"},
         {
             "spatial_backbone": "resnet18",
-            "second_look": {"view": "residual", "backbone": "resnet10_narrow", "reference": "median"},
+            "further_looks": LOOKS,
         },
     ],
 )

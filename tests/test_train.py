@@ -118,7 +118,7 @@ def test_a_resumed_run_draws_the_same_random_numbers(
 def soft_config(toy: Path) -> Config:
     look = {"view": "residual", "backbone": "tf_efficientnet_lite0_stats1", "reference": "median"}
     config = toy_config(
-        toy, steps=4, ema_decay=0.9, model={"spatial_backbone": "tf_efficientnet_lite0_stats2", "second_look": look}
+        toy, steps=4, ema_decay=0.9, model={"spatial_backbone": "tf_efficientnet_lite0_stats2", "further_looks": [look]}
     )
     loss = config.loss.model_copy(update={"soft_labels": True, "soft_label_batches": 6})
     return config.model_copy(update={"loss": loss})

@@ -7,6 +7,12 @@ import torch
 from apn.config import ModelConfig
 from apn.models.apn import APN
 
+# Further looks of the spatial branch: one compared with its reference, one at half of the size.
+LOOKS: list[dict[str, Any]] = [
+    {"view": "residual", "backbone": "resnet10_narrow", "reference": "median"},
+    {"view": "colour-residual", "backbone": "resnet10_narrow", "reference": "median", "scale": 2},
+]
+
 
 def tiny_config(**changes: Any) -> ModelConfig:
     settings: dict[str, Any] = {

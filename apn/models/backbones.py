@@ -116,3 +116,18 @@ def normalization(backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, 
     """(mean, std) of the RGB input that the backbone's ImageNet weights were trained with."""
     settings = getattr(backbone, "pretrained_cfg", None) or {}
     return tuple(settings.get("mean", (0.5,) * 3)), tuple(settings.get("std", (0.5,) * 3))
+
+
+class Normalize(nn.Module):
+    """RGB in [0, 1] -> the mean and standard deviation that a backbone's weights were trained with."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        for name, values in zip(("mean", "std"), normalization(backbone), strict=True):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> the same, channels last
+        return ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)

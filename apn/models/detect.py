@@ -80,6 +80,7 @@ class DetectOnly(nn.Module):
         self.views = frozen_copy(model.views)
         self.fourier = frozen_copy(frequency.fourier)
         self.proposers = JointProposers(frequency.amplitude_proposer, frequency.phase_proposer)
+        self.band_normalize = frozen_copy(encoder.normalize)
         self.band_trunk = self._trunk(encoder.trunk)
         self.band_projection = frozen_copy(encoder.project)
         self.band_weights = frozen_copy(frequency.band_weights)
@@ -114,7 +115,7 @@ class DetectOnly(nn.Module):
 
     def band_features(self, purified: Tensor) -> Tensor:
         """(B, K, F) float32 of the purified images (B, K, C, H, W)."""
-        pixels = purified.flatten(0, 1)
+        pixels = self.band_normalize(purified.flatten(0, 1))
         parts = pixels.split(PURIFIED_AT_ONCE) if self.packed and self.dtype == torch.float32 else [pixels]
         return torch.cat([self._features(self.band_trunk, part) for part in parts]).unflatten(0, purified.shape[:2])
 

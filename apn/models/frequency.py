@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apn.config import ModelConfig
-from apn.models.backbones import build_backbone, num_features
+from apn.models.backbones import Normalize, build_backbone, num_features
 from apn.models.bands import (
     AxisBands,
     ComponentBands,
@@ -142,14 +142,15 @@ class BandWeights(nn.Module):
 class BandEncoder(nn.Module):
     """A trunk shared by all bands: images (B, K, C, H, W) -> features (B, K, F), embeddings (B, K, D)."""
 
-    def __init__(self, name: str, embedding_dim: int, pretrained: bool) -> None:
+    def __init__(self, config: ModelConfig, pretrained: bool) -> None:
         super().__init__()
-        self.trunk = build_backbone(name, pretrained=pretrained)
+        self.trunk = build_backbone(config.band_encoder, pretrained=pretrained)
         self.num_features = num_features(self.trunk)
-        self.project = nn.Linear(self.num_features, embedding_dim)
+        self.project = nn.Linear(self.num_features, config.embedding_dim)
+        self.normalize = Normalize(self.trunk) if config.band_normalize else nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        pixels = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # (B * K, C, H, W)
+        pixels = self.normalize(images.flatten(0, 1)).contiguous(memory_format=torch.channels_last)  # (B * K, C, H, W)
         features = self.trunk(pixels).unflatten(0, images.shape[:2])  # (B, K, F)
         return features, self.project(features)
 
@@ -183,12 +184,8 @@ class FrequencyBranch(nn.Module):
         self.fourier: FFT | MatrixDFT = FFT(height, width)
         self.amplitude_proposer = BandProposer(height, columns, config.band_count, config.band_start)
         self.phase_proposer = BandProposer(height, columns, config.band_count, config.band_start)
-        self.artifact_encoder = BandEncoder(
-            config.band_encoder, config.embedding_dim, pretrained=config.pretrained_artifact
-        )
-        self.irrelevant_encoder = BandEncoder(
-            config.band_encoder, config.embedding_dim, pretrained=config.pretrained_irrelevant
-        )
+        self.artifact_encoder = BandEncoder(config, pretrained=config.pretrained_artifact)
+        self.irrelevant_encoder = BandEncoder(config, pretrained=config.pretrained_irrelevant)
         self.band_weights = BandWeights(self.artifact_encoder.num_features, config.cut_weakest_bands)
 
     def propose(self, spectrum: Spectrum) -> Proposals:

@@ -1,11 +1,11 @@
-"""Spatial branch: a backbone's embedding, split between two orthogonal subspaces. A second look may add its own.
+"""Spatial branch: a backbone's embedding, split between two orthogonal subspaces. Further looks may add theirs.
 
 Source: Meng et al., CVIU 2024, explicit purification (2).
 Dimensions: B batch, H x W pixels, N backbone features, D embedding size.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,16 +74,16 @@ class SpatialBranch(Look):
     """What each of its looks sees, as `Look` takes it -> both embeddings (B, D)."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config, config.spatial_backbone, config.spatial_reference)
-        look = config.second_look
-        self.second = Look(config, look.backbone, look.reference) if look else None
+        first, *others = config.looks()
+        super().__init__(config, first.backbone, first.reference)
+        self.further = nn.ModuleList(Look(config, look.backbone, look.reference) for look in others)
         identity = torch.eye(config.embedding_dim)
         self.irrelevant_basis = nn.Parameter(identity[: len(identity) // 2].clone())
         self.artifact_basis = nn.Parameter(identity[len(identity) // 2 :].clone())
 
     def looks(self) -> list[Look]:
         """In the order in which they are given what they see."""
-        return [self] if self.second is None else [self, self.second]
+        return [self, *cast(Iterable[Look], self.further)]
 
     def joined(self, seen: Sequence[Tensor]) -> Tensor:
         """The embedding before it is split (B, D): the mean of the looks'."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from apn.config import ModelConfig, Reference, View
+from apn.config import LookConfig, ModelConfig, View
 
 SIGMA = 1.0  # of the blur, pixels
 REACH = 3  # pixels on either side, where a blur of SIGMA has ended
@@ -89,8 +89,8 @@ REFERENCES: dict[str, type[nn.Module]] = {"median": Median}
 class Seen(NamedTuple):
     """What each branch is given, (B, 3, H, W) each, colours in the order that the weights expect.
 
-    spatial: one a look of the spatial branch; with a reference (2 B, 3, H, W), the B pictures and after them their B
-    references.
+    spatial: one a look of the spatial branch, H and W divided by its scale; with a reference (2 B, 3, H, W), the B
+    pictures and after them their B references.
     """
 
     frequency: Tensor
@@ -104,21 +104,35 @@ class Views(nn.Module):
         super().__init__()
         self.flip = config.channel_order == "bgr"
         self.bands: View = config.band_view or config.view
-        self.looks: list[tuple[View, Reference | None]] = [(config.view, config.spatial_reference)]
-        if second := config.second_look:
-            self.looks.append((second.view, second.reference))
-        views = {self.bands, *(view for view, _ in self.looks)}
+        self.looks = config.looks()
+        views = {self.bands, *(look.view for look in self.looks)}
         self.views = nn.ModuleDict({name: VIEWS[name]() for name in sorted(views)})
-        self.references = nn.ModuleDict({name: REFERENCES[name]() for _, name in self.looks if name})
+        self.references = nn.ModuleDict(
+            {name: REFERENCES[name]() for name in {look.reference for look in self.looks} if name}
+        )
 
     def forward(self, image: Tensor) -> Seen:
         if self.flip:
             image = image.flip(1)
-        seen = {name: view(image) for name, view in self.views.items()}  # once, however many look at it
+        pictures = {scale: reduced(image, scale) for scale in {1, *(look.scale for look in self.looks)}}
+        seen: dict[tuple[View, int], Tensor] = {}  # once, however many look at it
 
-        def look(view: View, reference: Reference | None) -> Tensor:
-            if reference is None:
-                return seen[view]
-            return torch.cat([seen[view], self.views[view](self.references[reference](image))])
+        def view(name: View, scale: int) -> Tensor:
+            if (name, scale) not in seen:
+                seen[name, scale] = self.views[name](pictures[scale])
+            return seen[name, scale]
 
-        return Seen(seen[self.bands], tuple(look(*one) for one in self.looks))
+        def look(config: LookConfig) -> Tensor:
+            shown = view(config.view, config.scale)
+            if config.reference is None:
+                return shown
+            return torch.cat(
+                [shown, self.views[config.view](self.references[config.reference](pictures[config.scale]))]
+            )
+
+        return Seen(view(self.bands, 1), tuple(look(one) for one in self.looks))
+
+
+def reduced(image: Tensor, scale: int) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, H / scale, W / scale), means of scale x scale pixels."""
+    return image if scale == 1 else F.avg_pool2d(image, scale)

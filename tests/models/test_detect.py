@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import noise, tiny_model
+from tiny import LOOKS, noise, tiny_model
 from torch import Tensor, nn
 
 from apn.models.apn import APN
@@ -21,12 +21,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "band_suppression": True,
         "view": "residual",
         "spatial_normalize": True,
+        "band_normalize": True,
         "channel_order": "bgr",
     },
     "compared": {"view": "residual", "spatial_reference": "median", "spatial_backbone": "resnet18"},
-    "two looks": {
+    "more looks": {
         "spatial_backbone": "resnet18",
-        "second_look": {"view": "residual", "backbone": "resnet10_narrow", "reference": "median"},
+        "further_looks": LOOKS,
     },
     "convnext": {"spatial_backbone": "test_convnext", "band_encoder": "resnet18"},
     "lite": {"spatial_backbone": "tf_efficientnet_lite0"},
@@ -106,7 +107,7 @@ def test_weights_that_do_not_change_are_shared() -> None:
 
 @torch.inference_mode()
 def test_in_bfloat16_the_trunks_round_and_nothing_else() -> None:
-    model, image = lively_model(**SETTINGS["two looks"]), noise(3) * torch.tensor([0.2, 0.6, 1.0]).view(3, 1, 1, 1)
+    model, image = lively_model(**SETTINGS["more looks"]), noise(3) * torch.tensor([0.2, 0.6, 1.0]).view(3, 1, 1, 1)
     exact, rounded = model.detect_only(), model.detect_only(dtype=torch.bfloat16)
     torch.testing.assert_close(rounded.purified(image), exact.purified(image), rtol=0, atol=0)
     for trunk in (rounded.band_trunk, *(look.trunk for look in rounded.looks)):

@@ -15,7 +15,7 @@ LOOK = {"view": "residual", "backbone": "tf_efficientnet_lite0_stats1", "referen
 
 
 def model() -> APN:
-    return tiny_model(spatial_backbone="tf_efficientnet_lite0_stats2", second_look=LOOK, spatial_normalize=True)
+    return tiny_model(spatial_backbone="tf_efficientnet_lite0_stats2", further_looks=[LOOK], spatial_normalize=True)
 
 
 def pictures(count: int) -> tuple[torch.Tensor, np.ndarray]:

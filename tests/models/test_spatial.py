@@ -77,18 +77,15 @@ def test_what_a_picture_shares_with_its_reference_does_not_count() -> None:
     assert (embed(image, reference) - embed(other, reference)).abs().max() > 1e-3
 
 
-def two_looks() -> SpatialBranch:
-    return branch(second_look={"backbone": "resnet18", "reference": "median"})
-
-
 @torch.inference_mode()
-def test_two_looks_are_averaged() -> None:
-    model, (image, other, reference) = two_looks(), noise(6).chunk(3)
-    compared = torch.cat([other, reference])
-    assert model.second is not None
-    expected = (model.embed(image) + model.second.embed(compared)) / 2
-    torch.testing.assert_close(model.joined([image, compared]), expected)
-    artifact, irrelevant = model([image, compared])
+def test_looks_are_averaged() -> None:
+    looks = [{"backbone": "resnet18", "reference": "median"}, {"backbone": "resnet10_narrow", "scale": 2}]
+    model, (image, other, reference) = branch(further_looks=looks), noise(6).chunk(3)
+    seen = [image, torch.cat([other, reference]), noise(2, size=32)]
+    expected = sum(look.embed(one) for look, one in zip(model.looks(), seen, strict=True)) / 3
+    assert len({len(look.state_dict()) for look in model.further}) == 2  # each has a trunk of its own
+    torch.testing.assert_close(model.joined(seen), expected)
+    artifact, irrelevant = model(seen)
     torch.testing.assert_close(artifact + irrelevant, expected)  # the halves of the identity
 
 

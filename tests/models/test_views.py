@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,13 +59,20 @@ def test_the_spatial_branch_may_be_given_a_reference_too() -> None:
     torch.testing.assert_close(alike.frequency, Residual()(image))
 
 
-def test_a_second_look_sees_what_it_asks_for() -> None:
+def test_a_further_look_sees_what_it_asks_for() -> None:
     image = noise(2)
     second = {"view": "colour-residual", "backbone": "resnet10_narrow", "reference": "median"}
-    seen = tiny_model(view="residual", second_look=second).seen(image)
+    seen = tiny_model(view="residual", further_looks=[second, second | {"scale": 2}]).seen(image)
     compared = torch.cat([ColourResidual()(image), ColourResidual()(Median()(image))])
-    torch.testing.assert_close(seen.spatial, (Residual()(image), compared))
+    half = image.unflatten(3, (32, 2)).unflatten(2, (32, 2)).mean((3, 5))  # the filters see the small picture
+    small = torch.cat([ColourResidual()(half), ColourResidual()(Median()(half))])
+    torch.testing.assert_close(seen.spatial, (Residual()(image), compared, small))
     torch.testing.assert_close(seen.frequency, Residual()(image))
+
+
+def test_a_look_at_a_size_that_has_no_half_is_refused() -> None:
+    with pytest.raises(ValueError, match="divide image_size 64, found 3"):
+        tiny_model(further_looks=[{"backbone": "resnet10_narrow", "scale": 3}])
 
 
 def test_pixels_are_the_picture_itself() -> None:

@@ -5,11 +5,10 @@ Dimensions: B batch, H x W pixels. Labels: 0 real, 1 generated.
 
 from typing import ClassVar, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from apn.config import BaselineConfig
-from apn.models.backbones import build_backbone, normalization
+from apn.models.backbones import build_backbone
 
 
 class BaselineOutput(NamedTuple):
@@ -44,21 +43,6 @@ class Baseline(nn.Module):
         if image.shape[1:] != (3, size, size):
             raise ValueError(f"expected images (B, 3, {size}, {size}), found {tuple(image.shape)}: crop them first")
         return BaselineOutput(self.classify(image))
-
-
-class Normalize(nn.Module):
-    """RGB in [0, 1] -> the mean and standard deviation that a backbone's weights were trained with."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        for name, values in zip(("mean", "std"), normalization(backbone), strict=True):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:  # (B, 3, H, W) -> the same, channels last
-        return ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 def trunk(config: BaselineConfig, *, offline: bool) -> nn.Module:

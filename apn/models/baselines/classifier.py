@@ -13,8 +13,8 @@ Dimensions: B batch, S side, N backbone features.
 from torch import Tensor, nn
 
 from apn.config import BaselineConfig
-from apn.models.backbones import num_features
-from apn.models.baselines.base import Baseline, Normalize, trunk
+from apn.models.backbones import Normalize, num_features
+from apn.models.baselines.base import Baseline, trunk
 
 
 class Classifier(Baseline):

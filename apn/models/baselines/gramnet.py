@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from apn.config import GramNetConfig
-from apn.models.backbones import num_features
-from apn.models.baselines.base import Baseline, Normalize, parts, trunk
+from apn.models.backbones import Normalize, num_features
+from apn.models.baselines.base import Baseline, parts, trunk
 
 GRAM_CHANNELS = 32
 HIDDEN = 512

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from apn.config import LGradConfig
-from apn.models.backbones import build_backbone
-from apn.models.baselines.base import Normalize
+from apn.models.backbones import Normalize, build_backbone
 from apn.models.baselines.classifier import Classifier
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apn.config import NPRConfig
-from apn.models.baselines.base import Baseline, Normalize, parts, trunk
+from apn.models.backbones import Normalize
+from apn.models.baselines.base import Baseline, parts, trunk
 
 GAIN = 2 / 3
 

@@ -1,0 +1,180 @@
+"""Which looks of the spatial branch carry over: a table of docs/results.md, no network trained.
+
+    python bench/looks.py --out runs/looks
+
+A look is a view of the picture, perhaps at half of its size, perhaps less what its median shows, read by the mean and
+deviation of a stage of EfficientNet-Lite0. On each fold of `folds.json` a logistic regression a look learns from one
+training crop an image, as configs/apn-mini.toml degrades them; the logits of a set of looks are added, each in units of
+its spread, as the soft labels of apn-mini are. Tested on centre crops of 160 pixels of what the fold leaves out, saved
+in several ways; AUC, means over the folds, of photographs against generated images:
+
+    aligned, native: both so; JPEG first: both saved with quality 85 before they are aligned; generated JPEG: only the
+    generated ones so, photographs aligned; half: both scaled to half, JPEG 85; photographs half: these scaled to half
+    and aligned, generated ones aligned.
+
+Found: generated images, aligned, above the threshold that 5 % of the aligned photographs reach. Noise 5 and noise 1:
+photographs above it with noise of 5 grey values before they are aligned, and of 1 afterwards.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from delivered import QUALITY, halved
+from frozen import CORPUS, NETWORK, ROOT, logistic, weights
+from photographs import FALSE_ALARMS, SIZE
+
+from apn.config import View, read_config
+from apn.crops import CROP_SIZE, Pixels, center_crop
+from apn.data.samples import REAL, Sample, read_samples
+from apn.data.splits import leave_out, read_folds
+from apn.data.transforms import TrainTransform, align, jpeg, noise
+from apn.image import load_image
+from apn.metrics import auc
+from apn.models.backbones import build_backbone, normalization
+from apn.models.statistics import StageStatistics, statistics
+from apn.models.views import VIEWS, Median, reduced
+
+PENALTY = 1e-4  # C of scikit-learn, that of the soft labels
+
+
+class Seen(NamedTuple):
+    """What one look sees, and which stage reads it."""
+
+    view: View
+    stage: int
+    compared: bool = False
+    scale: int = 1
+
+
+LOOKS = {
+    "brightness": Seen("residual", 2),
+    "colour": Seen("colour-residual", 1),
+    "colour, compared": Seen("colour-residual", 1, compared=True),
+    "colour at half": Seen("colour-residual", 1, scale=2),
+    "colour at half, compared": Seen("colour-residual", 1, compared=True, scale=2),
+    "colour at half, compared, stage 2": Seen("colour-residual", 2, compared=True, scale=2),
+    "brightness at half, compared": Seen("residual", 2, compared=True, scale=2),
+    "colour at a quarter, compared": Seen("colour-residual", 1, compared=True, scale=4),
+}
+BEFORE = ("brightness", "colour, compared")  # until the look at half
+SHIPPED = ("colour", "colour at half, compared")
+SETS = (
+    *((name,) for name in LOOKS),
+    BEFORE,
+    (*BEFORE, "colour at half, compared"),
+    (*BEFORE, *SHIPPED),
+    SHIPPED,
+    (*SHIPPED, "colour, compared"),
+    (*SHIPPED, "brightness"),
+    (*SHIPPED, "colour at a quarter, compared"),
+)
+WAYS = ("aligned", "native", "JPEG first", "half", "photographs half", "noise 5", "noise 1")
+COLUMNS = {  # how photographs and generated images are saved
+    "aligned": ("aligned", "aligned"),
+    "native": ("native", "native"),
+    "JPEG first": ("JPEG first", "JPEG first"),
+    "generated JPEG": ("aligned", "JPEG first"),
+    "half": ("half", "half"),
+    "photographs half": ("photographs half", "aligned"),
+}
+
+
+def saved(pixels: Pixels, seed: int) -> list[Pixels]:
+    """A picture in each of WAYS."""
+    rng, centre = np.random.default_rng(seed), center_crop(pixels, CROP_SIZE)
+    small = halved(pixels, SIZE)
+    return [
+        align(centre), centre, align(jpeg(centre, QUALITY)), jpeg(small, QUALITY), align(small, SIZE),
+        align(noise(centre, 5, rng)), noise(align(centre), 1, rng),
+    ]  # fmt: skip
+
+
+class Reader:
+    """Statistics of stages 1 and 2 of what looks see."""
+
+    def __init__(self) -> None:
+        backbone = build_backbone(f"{NETWORK}_stats12", pretrained=True).eval()
+        assert isinstance(backbone, StageStatistics)
+        self.backbone, self.median = backbone, Median()
+        self.mean, self.std = (torch.tensor(one).view(3, 1, 1) for one in normalization(backbone))
+
+    def read(self, image: torch.Tensor, seen: Seen) -> torch.Tensor:
+        """image (B, 3, H, W) -> (B, F)."""
+        picture = reduced(image, seen.scale)
+        found = self._statistics(picture, seen)
+        return found - self._statistics(self.median(picture), seen) if seen.compared else found
+
+    def _statistics(self, picture: torch.Tensor, seen: Seen) -> torch.Tensor:
+        pixels = (VIEWS[seen.view]()(picture) - self.mean) / self.std
+        return statistics(self.backbone.maps(pixels.contiguous(memory_format=torch.channels_last))[seen.stage - 1])
+
+
+@torch.inference_mode()
+def read_all(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """(N, 1 + len(WAYS), F) a look: of a training crop, then of each way of saving."""
+    reader = Reader()
+    transform = TrainTransform(read_config(ROOT / "configs/apn-mini.toml").data.degradations, SIZE)
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in LOOKS}
+    for i, sample in enumerate(samples):
+        pixels = load_image(sample.path).pixels
+        shown = [transform(pixels, np.random.default_rng(i)), *saved(pixels, i)]
+        crops = np.stack([center_crop(one, SIZE) for one in shown])
+        image = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+        for name, seen in LOOKS.items():
+            rows[name].append(reader.read(image, seen).numpy())
+    return {name: np.stack(found) for name, found in rows.items()}
+
+
+def kept(path: Path, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """`read_all`, from a file where it was done before."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **read_all(samples))  # type: ignore[arg-type]
+    with np.load(path) as found:
+        return dict(found)
+
+
+def judge(samples: Sequence[Sample], tables: Sequence[np.ndarray]) -> np.ndarray:
+    """Means over the folds: AUC of each of COLUMNS; then found, noise 5, noise 1."""
+    index = {sample.path: i for i, sample in enumerate(samples)}
+    rows = []
+    for fold in read_folds(CORPUS / "folds.json").values():
+        train, test = leave_out(samples, fold.left_out_generators, fold.left_out_real_sources)
+        mine, theirs = ([index[sample.path] for sample in part] for part in (train, test))
+        labels, logits = np.array([sample.label for sample in train]), np.zeros((len(theirs), len(WAYS)))
+        for table in tables:
+            seen = table[mine, 0]
+            decide = logistic(seen, labels, weights(train), PENALTY)
+            spread = decide(seen).std()
+            for i in range(len(WAYS)):
+                logits[:, i] += decide(table[theirs, 1 + i]) / spread
+        real = np.array([sample.label == REAL for sample in test])
+        by_way = dict(zip(WAYS, logits.T, strict=True))
+        tested = np.repeat([0, 1], [real.sum(), (~real).sum()])
+        areas = [auc(tested, np.r_[by_way[a][real], by_way[b][~real]]) for a, b in COLUMNS.values()]
+        threshold = np.quantile(by_way["aligned"][real], 1 - FALSE_ALARMS)
+        above = [by_way["aligned"][~real], by_way["noise 5"][real], by_way["noise 1"][real]]
+        rows.append([*areas, *((one > threshold).mean() for one in above)])
+    return np.mean(rows, axis=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the features")
+    options = parser.parse_args()
+    samples = sorted(read_samples(CORPUS))
+    tables = kept(options.out / "features.npz", samples)
+    heads = ["looks", *COLUMNS, "found", "noise 5", "noise 1"]
+    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    for names in SETS:
+        found = judge(samples, [tables[name] for name in names])
+        cells = [*(f"{one:.3f}" for one in found[: len(COLUMNS)]), *(f"{one:.0%}" for one in found[len(COLUMNS) :])]
+        print("| " + " | ".join(["; ".join(names), *cells]) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
