@@ -28,8 +28,6 @@ TILES_PER_SIDE = 3
 DELIVERED_TILES = 4  # of an image, at most, are delivered once more; they tell how far a delivery moves the logit
 BATCH_SIZE = 16
 JPEG_QUALITY_WARNING = 50
-COLOURLESS = 0.05  # grey values by which the colour of neighbouring pixels differs on average; half of all pictures have 1.5
-NO_COLOUR = "no colour: these weights judge by colour alone and have nothing to go by; any score of it means nothing"
 
 # A function is called in a thread that decodes ahead, and may raise ImageError.
 Source = str | os.PathLike[str] | bytes | LoadedImage | np.ndarray | Callable[[], LoadedImage]
@@ -56,20 +54,11 @@ class Detector:
     """
 
     def __init__(
-        self,
-        backend: Backend,
-        *,
-        name: str,
-        sha256: str,
-        crop_size: int,
-        calibration: Calibration,
-        backend_name: str,
-        colour_alone: bool = False,
+        self, backend: Backend, *, name: str, sha256: str, crop_size: int, calibration: Calibration, backend_name: str
     ) -> None:
-        """colour_alone: the network sees nothing of a picture but its colour; one without is `unsure`."""
         self.name, self.sha256, self.crop_size, self.calibration = name, sha256, crop_size, calibration
         self.version, self.backend_name = __version__, backend_name
-        self._backend, self._colour_alone = backend, colour_alone
+        self._backend = backend
 
     def describe(self) -> dict[str, Any]:
         """Name, version, sha256 of the weights, thresholds and calibration, as JSON values."""
@@ -145,10 +134,7 @@ class Detector:
         again = [corners[i] for i in _delivered(len(corners))]
         delivered = deliver(pixels, again, size) if stability else []
         facts = image._replace(pixels=np.empty((0, 0, 3), np.uint8))  # a view would keep the whole picture alive
-        warnings = _warnings(image, size)
-        if self._colour_alone and is_colourless(tiles):
-            warnings = (*warnings, NO_COLOUR)
-        return Prepared(path, image.width, image.height, facts, corners, tiles, delivered, warnings, None)
+        return Prepared(path, image.width, image.height, facts, corners, tiles, delivered, _warnings(image, size), None)
 
     def _judge(self, images: list[Prepared], batch_size: int) -> Iterator[Detection]:
         """Scores all tiles together, then the re-deliveries of the images whose verdict they could overturn."""
@@ -177,7 +163,7 @@ class Detector:
         facts = image.facts
         return Detection(
             path=image.path,
-            verdict="unsure" if NO_COLOUR in image.warnings else self.calibration.verdict(probability),
+            verdict=self.calibration.verdict(probability),
             probability=probability,
             logit=logit,
             width=image.width,
@@ -225,14 +211,7 @@ def load(
         crop_size=facts["model"]["image_size"],
         calibration=read_calibration(folder if calibration is None else Path(calibration)),
         backend_name=opened.name,
-        colour_alone=_sees_colour_alone(facts["model"]),
     )
-
-
-def _sees_colour_alone(model: dict[str, Any]) -> bool:
-    """Whether all that an APN of these settings sees is colour."""
-    views = {model.get("view"), model.get("band_view") or model.get("view")}
-    return views | {look["view"] for look in model.get("further_looks", ())} == {"colour-residual"}
 
 
 def _weights_sha256(folder: Path) -> str:
@@ -276,12 +255,6 @@ def _open(source: Source, options: dict[str, Any]) -> LoadedImage:
             raise ImageError(f"expected RGB pixels (H, W, 3) uint8, found {source.shape} {source.dtype}")
         return LoadedImage(source, "pixels", 1, False, None, {})
     return load_image(source, **options)
-
-
-def is_colourless(tiles: np.ndarray) -> bool:
-    """Whether the colour of tiles (T, S, S, 3) uint8 is next to the same everywhere."""
-    colour = tiles[..., :2].astype(np.int16) - tiles[..., 2:]  # (T, S, S, 2)
-    return float(np.abs(np.diff(colour, axis=2)).mean()) < COLOURLESS
 
 
 def _warnings(image: LoadedImage, size: int) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from apn.backends import find_weights
 from apn.calibration import Calibration
 from apn.crops import crop, tile_corners
 from apn.deliveries import DELIVERIES, deliver
-from apn.detector import DELIVERED_TILES, NO_COLOUR, Detector, _sees_colour_alone, is_colourless
+from apn.detector import DELIVERED_TILES, Detector
 
 DEMO = sorted((Path(__file__).parent.parent / "demo" / "images").iterdir())
 SIZE = 32
@@ -33,9 +33,7 @@ def ripple_backend(crops: np.ndarray) -> np.ndarray:
     return np.stack([np.zeros(len(crops)), ripple - 100], axis=1).astype(np.float32)
 
 
-def make_detector(
-    backend=brightness_backend, calibration: Calibration | None = None, *, colour_alone: bool = False
-) -> Detector:
+def make_detector(backend=brightness_backend, calibration: Calibration | None = None) -> Detector:
     return Detector(
         backend,
         name="fake",
@@ -43,7 +41,6 @@ def make_detector(
         crop_size=SIZE,
         calibration=calibration or Calibration(),
         backend_name="onnx",
-        colour_alone=colour_alone,
     )
 
 
@@ -235,32 +232,3 @@ def test_the_detector_describes_itself(shipped):
 def test_unknown_weights_name_the_known_ones():
     with pytest.raises(ValueError, match="expected a checkpoint folder or one of apn-mini"):
         apn.load("apn-maxi")
-
-
-def test_a_picture_without_colour_is_unsure_for_weights_that_see_nothing_else() -> None:
-    white, grey = np.full((64, 64, 3), 255, np.uint8), picture(64, 64)[..., :1].repeat(3, axis=2)
-    tinted = (grey * np.array([1.0, 0.9, 0.8])).astype(np.uint8)  # an old print: its tint follows its brightness
-    for colour_alone, verdict in ((True, "unsure"), (False, "generated")):
-        row = make_detector(colour_alone=colour_alone).detect(white)
-        assert row.verdict == verdict
-        assert (NO_COLOUR in row.warnings) == colour_alone
-        assert row.logit == 8
-    assert is_colourless(grey[None])
-    assert not is_colourless(tinted[None])
-    photograph = np.asarray(Image.open(next(path for path in DEMO if "photo" in path.name)).convert("RGB"))
-    assert not is_colourless(photograph[None])
-
-
-@pytest.mark.parametrize(
-    ("model", "colour_alone"),
-    [
-        ({"view": "colour-residual"}, True),
-        ({"view": "colour-residual", "further_looks": [{"view": "colour-residual"}]}, True),
-        ({"view": "colour-residual", "further_looks": [{"view": "residual"}]}, False),
-        ({"view": "residual", "band_view": "colour-residual"}, False),
-        ({"view": "colour-residual", "band_view": "pixels"}, False),
-        ({"architecture": "npr"}, False),
-    ],
-)
-def test_what_the_weights_see_is_read_from_their_settings(model: dict, colour_alone: bool) -> None:
-    assert _sees_colour_alone(model) == colour_alone

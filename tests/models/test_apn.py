@@ -84,3 +84,13 @@ def test_images_of_a_batch_do_not_mix() -> None:
     alone = torch.cat([model(one[None]).logits for one in image])
     torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-4)
     assert (together[0] - together[1]).abs().max() > 1e-6
+
+
+@torch.inference_mode()
+def test_bands_may_be_normalized_for_their_encoder() -> None:
+    plain, normalized = tiny_model().eval(), tiny_model(band_normalize=True).eval()
+    assert plain.state_dict().keys() == normalized.state_dict().keys()  # a setting, not weights
+    images = noise(4)[None]  # of one picture, as many bands
+    for name in ("artifact_encoder", "irrelevant_encoder"):
+        found = normalized.frequency.get_submodule(name)(images)
+        torch.testing.assert_close(found, plain.frequency.get_submodule(name)((images - 0.5) / 0.5))
