@@ -34,7 +34,7 @@ from apn.data.splits import leave_out, read_folds
 from apn.data.transforms import TrainTransform, align, jpeg, noise
 from apn.image import load_image
 from apn.metrics import auc
-from apn.models.backbones import build_backbone, normalization
+from apn.models.backbones import Normalize, build_backbone
 from apn.models.statistics import StageStatistics, statistics
 from apn.models.views import VIEWS, Median, reduced
 
@@ -99,8 +99,7 @@ class Reader:
     def __init__(self) -> None:
         backbone = build_backbone(f"{NETWORK}_stats12", pretrained=True).eval()
         assert isinstance(backbone, StageStatistics)
-        self.backbone, self.median = backbone, Median()
-        self.mean, self.std = (torch.tensor(one).view(3, 1, 1) for one in normalization(backbone))
+        self.backbone, self.normalize, self.median = backbone, Normalize(backbone), Median()
 
     def read(self, image: torch.Tensor, seen: Seen) -> torch.Tensor:
         """image (B, 3, H, W) -> (B, F)."""
@@ -109,8 +108,8 @@ class Reader:
         return found - self._statistics(self.median(picture), seen) if seen.compared else found
 
     def _statistics(self, picture: torch.Tensor, seen: Seen) -> torch.Tensor:
-        pixels = (VIEWS[seen.view]()(picture) - self.mean) / self.std
-        return statistics(self.backbone.maps(pixels.contiguous(memory_format=torch.channels_last))[seen.stage - 1])
+        pixels = self.normalize(VIEWS[seen.view]()(picture))
+        return statistics(self.backbone.maps(pixels)[seen.stage - 1])
 
 
 @torch.inference_mode()

@@ -56,13 +56,13 @@ def split(branch: FrequencyBranch, image: Tensor, *, residual: bool = True) -> t
 
 def encode(encoder: BandEncoder, images: Tensor) -> tuple[Tensor, Tensor]:
     """images (B, K, C, H, W) -> features (B, K, F), embeddings (B, K, D)."""
-    features = encoder.trunk(encoder.normalize(images.flatten(0, 1).contiguous())).unflatten(0, images.shape[:2])
+    features = encoder.trunk(encoder.normalize(images.flatten(0, 1)).contiguous()).unflatten(0, images.shape[:2])
     return features, encoder.project(features)
 
 
 def embed(look: Look, image: Tensor) -> Tensor:
     """Image (B, C, H, W), or with its reference (2 B, C, H, W) -> embedding (B, D)."""
-    return look.head(look.dropout(look.contrast(look.backbone((image - look.mean) / look.std))))
+    return look.head(look.dropout(look.contrast(look.backbone(look.normalize(image).contiguous()))))
 
 
 def bound(club: CLUB, artifact: Tensor, irrelevant: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Restatement(nn.Module):
         artifact_frequency = (weights * frequency.artifact_encoder.project(features)).sum(1)  # (B, D)
         frequency.irrelevant_encoder.project(irrelevant).mean(1)  # computed, not used, as there
         embeddings = [
-            look.head(look.contrast(look.backbone((image - look.mean) / look.std)))
+            look.head(look.contrast(look.backbone(look.normalize(image).contiguous())))
             for look, image in zip(spatial.looks(), seen.spatial, strict=True)
         ]
         embedding = sum(embeddings) / len(embeddings)  # (B, D)
@@ -83,4 +83,4 @@ class Restatement(nn.Module):
 
     def encode(self, encoder: BandEncoder, images: Tensor) -> Tensor:
         """(B, K, C, H, W) -> (B, K, F)."""
-        return encoder.trunk(encoder.normalize(images.flatten(0, 1).contiguous())).unflatten(0, images.shape[:2])
+        return encoder.trunk(encoder.normalize(images.flatten(0, 1)).contiguous()).unflatten(0, images.shape[:2])

@@ -29,19 +29,12 @@ PURIFIED_AT_ONCE = 5
 class DetectLook(nn.Module):
     """A look of the spatial branch, its trunk as `DetectOnly` has trunks."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, look: Look, trunk: nn.Module) -> None:
         super().__init__()
         self.trunk = trunk
         self.contrast = frozen_copy(look.contrast)
         self.head = frozen_copy(look.head)
-        self.register_buffer("mean", look.mean)
-        self.register_buffer("std", look.std)
-
-    def normalized(self, image: Tensor) -> Tensor:
-        return (image - self.mean) / self.std
+        self.normalize = frozen_copy(look.normalize)
 
     def embed(self, features: Tensor) -> Tensor:
         """(B, D) of the trunk's features (B, N), with references (2 B, N)."""
@@ -122,7 +115,7 @@ class DetectOnly(nn.Module):
     def spatial_features(self, seen: Sequence[Tensor]) -> list[Tensor]:
         """(B, N) float32 a look, of what it sees; with references (2 B, N)."""
         return [
-            self._features(look.trunk, look.normalized(image)) for look, image in zip(self._looks(), seen, strict=True)
+            self._features(look.trunk, look.normalize(image)) for look, image in zip(self._looks(), seen, strict=True)
         ]
 
     def judge(self, bands: Tensor, features: Sequence[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from apn.config import ModelConfig, Reference
-from apn.models.backbones import build_backbone, normalization, num_features
+from apn.models.backbones import Normalize, build_backbone, num_features
 
 
 class SpatialOutput(NamedTuple):
@@ -46,9 +46,6 @@ class Contrast(nn.Module):
 class Look(nn.Module):
     """What one look sees (B, 3, H, W), or that and its references (2 B, 3, H, W) -> embedding (B, D)."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, config: ModelConfig, backbone: str, reference: Reference | None) -> None:
         super().__init__()
         dim = config.embedding_dim
@@ -56,13 +53,11 @@ class Look(nn.Module):
         self.contrast = Contrast(num_features(self.backbone)) if reference else nn.Identity()
         self.dropout = nn.Dropout(config.spatial_dropout)
         self.head = nn.Sequential(nn.Linear(num_features(self.backbone), dim), nn.ReLU(), nn.Linear(dim, dim))
-        mean, std = normalization(self.backbone) if config.spatial_normalize else ((0.0,) * 3, (1.0,) * 3)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.normalize = Normalize(self.backbone) if config.spatial_normalize else nn.Identity()
 
     def features(self, image: Tensor) -> Tensor:
         """(B, N). References go with their images, so that batch norms see both."""
-        pixels = ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        pixels = self.normalize(image).contiguous(memory_format=torch.channels_last)
         return self.contrast(self.backbone(pixels))
 
     def embed(self, image: Tensor) -> Tensor:

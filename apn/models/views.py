@@ -126,9 +126,8 @@ class Views(nn.Module):
             shown = view(config.view, config.scale)
             if config.reference is None:
                 return shown
-            return torch.cat(
-                [shown, self.views[config.view](self.references[config.reference](pictures[config.scale]))]
-            )
+            reference = self.references[config.reference](pictures[config.scale])
+            return torch.cat([shown, self.views[config.view](reference)])
 
         return Seen(view(self.bands, 1), tuple(look(one) for one in self.looks))
 
