@@ -211,7 +211,7 @@ class LossConfig(Settings):
     )
     soft_labels: bool = Field(
         False,
-        description="learn what logistic regressions on each branch's frozen features say, not 0 and 1; "
+        description="learn what logistic regressions on the spatial branch's frozen features say, not 0 and 1; "
         "False: the labels (official)",
     )
     soft_label_batches: int = Field(175, ge=1, description="batches that these regressions are fitted on")

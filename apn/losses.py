@@ -15,14 +15,12 @@ from apn.config import LossConfig
 from apn.models.apn import APN, APNOutput
 from apn.models.bands import Proposals, band_order_loss
 from apn.models.club import CLUB, own_batch
-from apn.models.soft_labels import BranchLabels
 
 
-def classification_loss(output: APNOutput, label: Tensor | BranchLabels) -> Tensor:
-    """Cross entropy of the three logits, summed; label: classes (B,), or the probabilities that each should give."""
-    labels = label if isinstance(label, BranchLabels) else BranchLabels(label, label, label)
-    logits = BranchLabels(output.logits, output.logits_frequency, output.logits_spatial)
-    return torch.stack([F.cross_entropy(one.float(), own) for one, own in zip(logits, labels, strict=True)]).sum()
+def classification_loss(output: APNOutput, label: Tensor) -> Tensor:
+    """Cross entropy of the three logits, summed; label: classes (B,) or their probabilities (B, 2)."""
+    logits = (output.logits, output.logits_frequency, output.logits_spatial)
+    return torch.stack([F.cross_entropy(one.float(), label) for one in logits]).sum()
 
 
 def agreement_loss(one: Tensor, other: Tensor) -> Tensor:
@@ -80,7 +78,7 @@ def floored(bound: Tensor, floor: float | None) -> Tensor:
 def loss_terms(
     model: APN,
     output: APNOutput,
-    label: Tensor | BranchLabels,
+    label: Tensor,
     clubs: nn.ModuleList,
     config: LossConfig,
     teacher: Tensor | None = None,

@@ -23,7 +23,7 @@ from apn.losses import Pairs, build_clubs, club_learning_loss, information_pairs
 from apn.models.apn import APN
 from apn.models.build import build_network
 from apn.models.club import own_batch
-from apn.models.soft_labels import BranchLabels, SoftLabels
+from apn.models.soft_labels import SoftLabels
 from apn.models.teacher import SemanticTeacher
 from apn.optim import club_optimizer, model_optimizer
 from apn.recompute import recompute_bands
@@ -51,13 +51,9 @@ class Trainee(NamedTuple):
     average: AveragedModel | None = None
     soft_labels: SoftLabels | None = None
 
-    def target(self, batch: Batch) -> Tensor | BranchLabels:
-        """What the network should say: classes (B,), or what soft labels ask of each logit."""
+    def target(self, batch: Batch) -> Tensor:
+        """What the network should say: classes (B,), or their probabilities (B, 2)."""
         return batch.label if self.soft_labels is None else self.soft_labels(batch.image)
-
-    def target_alone(self, batch: Batch) -> Tensor:
-        """What a baseline, or the spatial branch alone, should say: classes (B,), or their probabilities (B, 2)."""
-        return batch.label if self.soft_labels is None else self.soft_labels.of_spatial(batch.image)
 
     @property
     def shipped(self) -> nn.Module:
@@ -135,7 +131,7 @@ def classification_step(fabric: Fabric, trainee: Trainee, batch: Batch, config: 
     model.train()
     logits = model.spatial_logits(batch.image) if isinstance(config.model, ModelConfig) else model(batch.image).logits
     return _descend(
-        fabric, trainee, {"classification": F.cross_entropy(logits.float(), trainee.target_alone(batch))}, config, step
+        fabric, trainee, {"classification": F.cross_entropy(logits.float(), trainee.target(batch))}, config, step
     )
 
 
