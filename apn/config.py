@@ -54,6 +54,13 @@ class ModelConfig(Settings):
         description="the spatial branch's embedding is the mean of that of `spatial_backbone` and of these; "
         "none: the first alone (official)",
     )
+    frequency_weight: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="weight of the frequency branch where the branches' embeddings are averaged; the spatial branch "
+        "has the rest",
+    )
     pretrained: bool = Field(True, description="start the spatial backbones from ImageNet weights")
     pretrained_artifact: bool = Field(False, description="start the artifact band encoder from ImageNet weights")
     pretrained_irrelevant: bool = Field(True, description="start the irrelevant band encoder from ImageNet weights")

@@ -20,7 +20,7 @@ from apn.checkpoint import load_model
 from apn.crops import crop, tile_corners
 from apn.data.samples import Sample
 from apn.detector import TILES_PER_SIDE, Detector, load
-from apn.embeddings import COVERAGES, EMBEDDINGS, HEAT_MAPS, SHAPE
+from apn.embeddings import COVERAGES, EMBEDDINGS, HEAT_MAPS, SHAPE, WEIGHT
 from apn.evaluate import Counts
 from apn.heatmaps import tile_maps
 from apn.image import ImageError
@@ -97,7 +97,11 @@ def columns_of(model: APN, heat_maps: bool) -> list[pa.Field]:
     """The columns that a table of this model's embeddings has behind those of scores."""
     size, dim = model.config.image_size, model.config.embedding_dim
     lengths = dict.fromkeys(EMBEDDINGS, dim) | dict.fromkeys(COVERAGES, size // 2 + 1)
-    fields = [pa.field(name, pa.list_(pa.float32(), length)) for name, length in lengths.items()]
+    weight = {WEIGHT: json.dumps(model.config.frequency_weight)}
+    fields = [
+        pa.field(name, pa.list_(pa.float32(), length), metadata=weight if name in EMBEDDINGS else None)
+        for name, length in lengths.items()
+    ]
     if heat_maps:
         maps = tile_maps(model, torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
         for name, cells in zip(HEAT_MAPS, (maps.spatial[0], maps.frequency[0]), strict=True):

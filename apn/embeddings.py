@@ -8,7 +8,7 @@ Dimensions: N images, D embedding size, S side of a tile, L = S // 2 + 1 frequen
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,7 @@ EMBEDDINGS = ("artifact_spatial", "artifact_frequency", "irrelevant_spatial", "i
 COVERAGES = ("amplitude_vertical", "amplitude_horizontal", "phase_vertical", "phase_horizontal")
 HEAT_MAPS = ("heat_spatial", "heat_frequency")
 SHAPE = b"shape"  # of a heat map, as JSON in the metadata of its column
+WEIGHT = b"frequency_weight"  # the model's, as JSON in the metadata of the embeddings' columns
 
 
 class Embeddings(NamedTuple):
@@ -28,7 +29,7 @@ class Embeddings(NamedTuple):
 
     artifact_*, irrelevant_*: (N, D). coverage: (N, 4, L) in the order of COVERAGES: share in [0, 1] of the band weight
     that selects a frequency of 0 .. S // 2 cycles per tile along an axis, mean over colours. heat_*: (N, h, w), 0 and
-    more, evidence for `generated` in logit per cell; None where they were left out.
+    more, evidence for `generated` in logit per cell; None where they were left out. frequency_weight: the model's.
     """
 
     scores: Scores
@@ -39,11 +40,15 @@ class Embeddings(NamedTuple):
     coverage: np.ndarray
     heat_spatial: np.ndarray | None
     heat_frequency: np.ndarray | None
+    frequency_weight: float
 
     def part(self, name: str, branch: Branch = "mean") -> np.ndarray:
-        """(N, D) of `artifact` or `irrelevant`. mean: of both branches, which for artifacts is what decides."""
+        """(N, D) of `artifact` or `irrelevant`. mean: of both branches by the model's `frequency_weight`, which for
+        artifacts is what decides."""
+        if branch != "mean":
+            return cast(np.ndarray, getattr(self, f"{name}_{branch}"))
         spatial, frequency = (getattr(self, f"{name}_{one}") for one in ("spatial", "frequency"))
-        return {"mean": (spatial + frequency) / 2, "spatial": spatial, "frequency": frequency}[branch]
+        return cast(np.ndarray, self.frequency_weight * frequency + (1 - self.frequency_weight) * spatial)
 
     @property
     def frequencies(self) -> np.ndarray:
@@ -54,7 +59,7 @@ class Embeddings(NamedTuple):
         """Some images, by mask or index, in that order."""
         index = np.flatnonzero(rows) if rows.dtype == bool else rows
         columns: dict[str, Any] = self._asdict()
-        arrays = {name: one[index] for name, one in columns.items() if isinstance(one, np.ndarray)}
+        arrays: dict[str, Any] = {name: one[index] for name, one in columns.items() if isinstance(one, np.ndarray)}
         return self._replace(scores=self.scores.take(index), **arrays)
 
 
@@ -77,6 +82,7 @@ def read_embeddings(path: Path) -> Embeddings:
         coverage=np.stack([_array(table, name) for name in COVERAGES], axis=1),
         heat_spatial=maps.get("heat_spatial"),
         heat_frequency=maps.get("heat_frequency"),
+        frequency_weight=_frequency_weight(pq.read_schema(path)),
         **{name: _array(table, name) for name in EMBEDDINGS},
     )
 
@@ -88,6 +94,12 @@ def _heat_maps(path: Path, scored: np.ndarray) -> Mapping[str, np.ndarray]:
     table = pq.read_table(path, columns=list(HEAT_MAPS)).take(pa.array(scored))
     shapes = {name: json.loads(schema.field(name).metadata[SHAPE]) for name in HEAT_MAPS}
     return {name: _array(table, name).reshape(-1, *shape) for name, shape in shapes.items()}
+
+
+def _frequency_weight(schema: pa.Schema) -> float:
+    """1/2 of a table from before this could be set."""
+    metadata = schema.field(EMBEDDINGS[0]).metadata or {}
+    return float(json.loads(metadata.get(WEIGHT, b"0.5")))
 
 
 def _array(table: pa.Table, name: str) -> np.ndarray:  # (N, length); no row is null

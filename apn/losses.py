@@ -45,11 +45,13 @@ Pairs = list[tuple[Tensor, Tensor]]
 def information_pairs(output: APNOutput, club_pairs: str) -> Pairs:
     """(artifact, irrelevant) embeddings (B, D) whose shared information is squeezed: the branches' mean, or each."""
     assert output.irrelevant_frequency is not None, "training needs the irrelevant side of the frequency branch"
-    frequency = (output.artifact_frequency, output.irrelevant_frequency)
-    spatial = (output.artifact_spatial, output.irrelevant_spatial)
+    assert output.irrelevant is not None, "it is there with the frequency branch's"
     if club_pairs == "branches":
-        return [frequency, spatial]
-    return [((frequency[0] + spatial[0]) / 2, (frequency[1] + spatial[1]) / 2)]
+        return [
+            (output.artifact_frequency, output.irrelevant_frequency),
+            (output.artifact_spatial, output.irrelevant_spatial),
+        ]
+    return [(output.artifact, output.irrelevant)]
 
 
 def build_clubs(

@@ -58,4 +58,4 @@ def made_embeddings(count: int = 120, *, seed: int = 0, folder: Path | None = No
     )
     coverage = rng.random((count, 4, 33))
     heat = rng.random((2, count, 3, 3))
-    return Embeddings(scores, artifact, artifact, irrelevant, irrelevant, coverage, *heat)
+    return Embeddings(scores, artifact, artifact, irrelevant, irrelevant, coverage, *heat, frequency_weight=0.5)

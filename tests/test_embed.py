@@ -29,12 +29,13 @@ from apn.protocols import Protocol
 from apn.scoretable import read_scores
 
 NATIVE = Protocol("native")
+CHANGES = {"frequency_weight": 0.3}
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights") / "tiny"
-    save_checkpoint(folder, tiny_model(), Config(name="tiny", model=tiny_config()), {})
+    save_checkpoint(folder, tiny_model(**CHANGES), Config(name="tiny", model=tiny_config(**CHANGES)), {})
     return folder
 
 
@@ -78,7 +79,11 @@ def test_a_row_holds_the_means_of_the_networks_own_outputs(
         assert found.scores.logits[place] == pytest.approx(float(margin), abs=1e-5)
     assert found.heat_spatial is not None
     assert found.heat_spatial.shape == (6, 2, 2)
-    np.testing.assert_allclose(found.part("artifact"), (found.artifact_spatial + found.artifact_frequency) / 2)
+    mean = 0.7 * found.artifact_spatial + 0.3 * found.artifact_frequency
+    np.testing.assert_allclose(found.part("artifact"), mean, rtol=1e-6)
+    with torch.inference_mode():
+        decided = model.classifier(torch.from_numpy(found.part("artifact")[:1])).diff().item()  # of a single tile
+    assert found.scores.logits[0] == pytest.approx(decided, abs=1e-5)
     np.testing.assert_array_equal(found.part("irrelevant", "frequency"), found.irrelevant_frequency)
     np.testing.assert_allclose(found.frequencies[[0, 1, -1]], [0, 1 / 64, 0.5])
 

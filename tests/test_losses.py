@@ -45,6 +45,8 @@ def official(golden: Mapping[str, np.ndarray]) -> APNOutput:
         logits=tensors["logits"],
         logits_frequency=tensors["logits_f"],
         logits_spatial=tensors["logits_s"],
+        artifact=(tensors["artifact_frequency"] + tensors["club.artifact"]) / 2,
+        irrelevant=(tensors["irrelevant_frequency"] + tensors["club.irrelevant"]) / 2,
         artifact_frequency=tensors["artifact_frequency"],
         artifact_spatial=tensors["club.artifact"],
         irrelevant_frequency=tensors["irrelevant_frequency"],

@@ -13,6 +13,7 @@ from apn.config import ModelConfig
 from apn.models.bands import Proposals
 from apn.models.detect import DetectOnly
 from apn.models.frequency import FrequencyBranch
+from apn.models.fusion import fuse
 from apn.models.spatial import SpatialBranch
 from apn.models.views import Seen, Views
 
@@ -20,12 +21,15 @@ from apn.models.views import Seen, Views
 class APNOutput(NamedTuple):
     """logits (B, 2) of the averaged artifact embedding, the ones to use; the others serve training and explanation.
 
-    The embeddings are (B, D); the irrelevant ones are None for the frequency branch when they were not asked for.
+    The embeddings are (B, D), `artifact` and `irrelevant` the branches' averages. The irrelevant ones, but for the
+    spatial branch's, are None when they were not asked for.
     """
 
     logits: Tensor
     logits_frequency: Tensor
     logits_spatial: Tensor
+    artifact: Tensor
+    irrelevant: Tensor | None
     artifact_frequency: Tensor
     artifact_spatial: Tensor
     irrelevant_frequency: Tensor | None
@@ -73,13 +77,17 @@ class APN(nn.Module):
         seen = self.seen(image)
         frequency = self.frequency(seen.frequency, irrelevant=irrelevant)
         spatial = self.spatial(seen.spatial)
+        weight, rest = self.config.frequency_weight, frequency.irrelevant
+        artifact = fuse(frequency.artifact, spatial.artifact, weight)
         return APNOutput(
-            logits=self.classifier((frequency.artifact + spatial.artifact) / 2),
+            logits=self.classifier(artifact),
             logits_frequency=self.classifier(frequency.artifact),
             logits_spatial=self.classifier(spatial.artifact),
+            artifact=artifact,
+            irrelevant=None if rest is None else fuse(rest, spatial.irrelevant, weight),
             artifact_frequency=frequency.artifact,
             artifact_spatial=spatial.artifact,
-            irrelevant_frequency=frequency.irrelevant,
+            irrelevant_frequency=rest,
             irrelevant_spatial=spatial.irrelevant,
             band_weights=frequency.band_weights,
             proposals=frequency.proposals,

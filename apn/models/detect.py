@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from apn.models.bands import Spectrum, purify
 from apn.models.folding import folded, frozen_copy
 from apn.models.frequency import band_mask
+from apn.models.fusion import fuse
 from apn.models.joint_proposers import JointProposers
 from apn.models.packed import can_pack, packed
 from apn.models.spatial import Look, project
@@ -123,7 +124,7 @@ class DetectOnly(nn.Module):
         frequency = (self.band_weights(bands) * self.band_projection(bands)).sum(dim=1)  # (B, D)
         embeddings = [look.embed(one) for look, one in zip(self._looks(), features, strict=True)]
         spatial = project(torch.stack(embeddings).mean(dim=0), self.artifact_basis)
-        return self.classifier((frequency + spatial) / 2)
+        return self.classifier(fuse(frequency, spatial, self.config.frequency_weight))
 
     def _looks(self) -> list[DetectLook]:
         return cast(list[DetectLook], list(self.looks))

@@ -12,16 +12,20 @@ from apn.models.apn import classifier, he_start
 def test_inference_leaves_out_the_irrelevant_side_and_nothing_else() -> None:
     model, image = tiny_model().eval(), noise(2)
     whole, short = model(image), model(image, irrelevant=False)
-    assert short.irrelevant_frequency is None
-    for name in set(whole._fields) - {"irrelevant_frequency", "proposals"}:
+    assert short.irrelevant is short.irrelevant_frequency is None
+    for name in set(whole._fields) - {"irrelevant", "irrelevant_frequency", "proposals"}:
         torch.testing.assert_close(getattr(short, name), getattr(whole, name), rtol=0, atol=0)
 
 
 @torch.inference_mode()
-def test_logits_classify_the_mean_of_the_two_artifacts() -> None:
-    model = tiny_model().eval()
+@pytest.mark.parametrize("weight", [None, 0.0, 0.2, 1.0])
+def test_logits_classify_the_mean_of_the_two_artifacts(weight: float | None) -> None:
+    model = (tiny_model() if weight is None else tiny_model(frequency_weight=weight)).eval()
     output = model(noise(2))
-    mean = (output.artifact_frequency + output.artifact_spatial) / 2
+    share = 0.5 if weight is None else weight
+    mean = share * output.artifact_frequency + (1 - share) * output.artifact_spatial
+    torch.testing.assert_close(output.artifact, mean)
+    torch.testing.assert_close(output.irrelevant, output.irrelevant_spatial.lerp(output.irrelevant_frequency, share))
     torch.testing.assert_close(output.logits, model.classifier(mean))
     torch.testing.assert_close(output.logits_frequency, model.classifier(output.artifact_frequency))
     torch.testing.assert_close(output.logits_spatial, model.classifier(output.artifact_spatial))

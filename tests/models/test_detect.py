@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "spatial_backbone": "resnet18",
         "further_looks": LOOKS,
     },
+    "light bands": {"spatial_backbone": "resnet18", "frequency_weight": 0.2},
     "convnext": {"spatial_backbone": "test_convnext", "band_encoder": "resnet18"},
     "lite": {"spatial_backbone": "tf_efficientnet_lite0"},
 }
