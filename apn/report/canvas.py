@@ -142,5 +142,8 @@ def save_figure(figure: Figure, path: Path, dpi: int = 200) -> None:
     with styled():
         mpl.rcParams["svg.fonttype"] = "none"
         mpl.rcParams["svg.hashsalt"] = "apn"
-        metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-        figure.savefig(path, dpi=dpi, facecolor="white", metadata=metadata)
+        if path.suffix == ".svg":
+            options: dict[str, Any] = {"metadata": {"Date": None, "Creator": None}}
+        else:  # a tenth larger than with Pillow's own level, in less than half of the time
+            options = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": 2}}
+        figure.savefig(path, dpi=dpi, facecolor="white", **options)
