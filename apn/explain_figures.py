@@ -6,6 +6,7 @@ time. Dimensions: S side of a tile, K bands.
 
 import io
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -45,9 +46,12 @@ def _score(probability: float) -> str:
     return ">0.999" if probability >= 0.9995 else f"{probability:.3f}"
 
 
-def explanation_figure(explanation: Explanation, name: str, model: str = "") -> Figure:
-    """Everything on one sheet. name: of the image. model: which network, for the second line."""
-    parts = {part.name: part for part in all_parts(explanation)}
+def explanation_figure(
+    explanation: Explanation, name: str, model: str = "", made: Sequence[Part] | None = None
+) -> Figure:
+    """Everything on one sheet. name: of the image. model: which network, for the second line. made: `all_parts` of the
+    explanation, where there is more to do with them."""
+    parts = {part.name: part for part in (all_parts(explanation) if made is None else made)}
     first = [parts[key] for key in ("picture", "heat-map", "frequency-heat-map", "tile-scores") if key in parts]
     images = [part for key, part in parts.items() if key.startswith(("purified", "residual"))]
     with styled():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from PIL import Image
 
 from apn.detector import Detector
+from apn.explain_bands import BandEvidence
 from apn.explain_figures import explanation_figure, spectrum_figure
-from apn.explain_parts import all_parts
+from apn.explain_parts import Part, all_parts
 from apn.explanations import Explanation
 from apn.report.canvas import save_figure
 
@@ -53,23 +55,24 @@ def write_explanation(
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     title, model = Path(explanation.detection.path).name, f"{detector.name}, weights {detector.sha256[:12]}"
+    parts = all_parts(explanation) if formats - {Format.JSON} else []
     for kind in sorted(formats - {Format.JSON}):
         written.append(folder / f"{name}.{kind}")
-        save_figure(explanation_figure(explanation, title, model), written[-1])
+        save_figure(explanation_figure(explanation, title, model, parts), written[-1])
     if Format.JSON in formats:
         written.append(folder / f"{name}.json")
         text = json.dumps(explanation_json(explanation, detector), indent=2)
         written[-1].write_text(text + "\n", encoding="utf-8")
     if Format.PNG in formats:
-        written += _write_parts(explanation, folder / f"{name}-parts")
+        written += _write_parts(explanation.bands, parts, folder / f"{name}-parts")
     return written
 
 
-def _write_parts(explanation: Explanation, folder: Path) -> list[Path]:
+def _write_parts(bands: BandEvidence, parts: Sequence[Part], folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     written = [folder / "spectrum.png"]
-    save_figure(spectrum_figure(explanation.bands), written[0])
-    for part in all_parts(explanation):
+    save_figure(spectrum_figure(bands), written[0])
+    for part in parts:
         written.append(folder / f"{part.name}.png")
         Image.fromarray(part.pixels).save(written[-1], compress_level=1)
     return written

@@ -56,7 +56,8 @@ class Restatement(nn.Module):
         artifact_spatial = embedding @ spatial.artifact_basis.T @ spatial.artifact_basis
         embedding @ spatial.irrelevant_basis.T @ spatial.irrelevant_basis
         model.classifier(artifact_frequency), model.classifier(artifact_spatial)
-        return model.classifier((artifact_frequency + artifact_spatial) / 2)
+        weight = model.config.frequency_weight
+        return model.classifier(weight * artifact_frequency + (1 - weight) * artifact_spatial)
 
     def mask(self, bands: tuple[AxisBands, AxisBands], height: int, columns: int) -> Tensor:
         """(B, C, K, H, M) int64, 1 where the row or the column lies in the band."""

@@ -34,6 +34,7 @@ from restatement import Restatement
         {
             "spatial_backbone": "resnet18",
             "further_looks": LOOKS,
+            "frequency_weight": 0.2,
         },
     ],
 )
