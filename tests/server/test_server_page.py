@@ -219,7 +219,7 @@ def test_a_verdict_withdrawn_for_instability_is_explained(page: Page) -> None:
     choose(page, file("a.png", picture()))
     done(page, 1)
     expect(page.locator(".verdict")).to_have_text("Unsure")
-    expect(page.locator("#results")).to_contain_text("By itself the probability says “looks ai-generated”")
+    expect(page.locator("#results")).to_contain_text("By itself the probability says “Looks AI-generated”")
     expect(page.locator("#results")).to_contain_text("Warning: not stable")
     expect(page.locator("#results")).to_contain_text("0 of 1 re-deliveries agree")
 
