@@ -325,6 +325,11 @@ class TrainConfig(Settings):
     spatial_share: float = Field(
         0.0, ge=0, lt=1, description="APN: share of the run in which the spatial branch learns alone, before the rest"
     )
+    unit_spread: bool = Field(
+        False,
+        description="APN: in the end the classifier's last layer is scaled so that generated less real logit has a "
+        "standard deviation of 1 over training crops; networks of one recipe then share thresholds. False: official",
+    )
     club_steps: int = Field(3, ge=0)
     club_data: Literal["fresh", "reuse"] = Field(
         "fresh", description="fresh: each CLUB step has a batch of its own (official); reuse: the APN step's embeddings"
@@ -361,6 +366,12 @@ class Config(Settings):
     def _teacher_has_a_weight(self) -> Self:
         if self.loss.semantic_teacher and not self.loss.semantic:
             raise ValueError("loss.semantic_teacher is set but loss.semantic is 0: the teacher would have no effect")
+        return self
+
+    @model_validator(mode="after")
+    def _spread_is_for_apn(self) -> Self:
+        if not isinstance(self.model, ModelConfig) and self.train.unit_spread:
+            raise ValueError(f"train.unit_spread scales APN's classifier, which {self.model.architecture} has not")
         return self
 
     @model_validator(mode="after")

@@ -41,7 +41,14 @@ from apn.resume import (
 )
 from apn.runfolder import RunFolder
 from apn.step import Trainee, build_trainee, prepare, training_step
-from apn.trainingdata import Splits, label_loader, read_splits, training_loaders, validation_loader
+from apn.trainingdata import (
+    Splits,
+    label_loader,
+    read_splits,
+    spread_loader,
+    training_loaders,
+    validation_loader,
+)
 
 
 @torch.no_grad()
@@ -61,6 +68,21 @@ def validate(model: nn.Module, loader: BatchLoader, device: torch.device | str =
     logits, labels = (np.concatenate(parts) for parts in zip(*gather(score(model, loader, device)), strict=True))
     scores = probabilities(logits)
     return {"auc": auc(labels, scores), "balanced_accuracy": balanced_accuracy(labels, scores), "images": len(labels)}
+
+
+def scale_to_unit_spread(model: APN, loader: BatchLoader, device: torch.device | str = "cpu") -> float:
+    """Scales the classifier's last layer so that generated less real logit has a standard deviation of 1 over the crops
+    of a loader, all processes' parts together. Returns what it was; where it was 0 nothing changes."""
+    share_buffers(model)
+    logits = np.concatenate([part for part, _ in gather(score(model, loader, device))])
+    spread = float((logits[:, 1] - logits[:, 0]).std())
+    last = model.classifier[-1]
+    assert isinstance(last, nn.Linear), "the classifier ends in its logits"
+    if spread > 0:
+        with torch.no_grad():
+            last.weight.div_(spread)
+            last.bias.div_(spread)
+    return spread
 
 
 def fit_soft_labels(soft_labels: SoftLabels, batches: Iterable[Batch], penalty: float) -> float:
@@ -207,6 +229,7 @@ class _Run:
             self.began = restore(self.trainee, checkpoint, config.train.seed, fabric.device)
         self.metrics, self.best = self.began.metrics or {}, self.began.best
         self.folder.write_manifests(splits)
+        self.train_samples = splits.train
         self._report(splits, notes)
         self.batches, self.club_batches = map(self._batches, training_loaders(config, splits.train, self.began.step))
         if self.trainee.soft_labels and checkpoint is None:
@@ -282,10 +305,18 @@ class _Run:
         config = self.config.train
         if step % config.log_every == 0 or over:
             self.folder.log(step, values)
+        if over and config.unit_spread:
+            self._scale(console)
         if self.validation is not None and (step % config.validate_every == 0 or over):
             self._validate(step, console)
         if step % config.save_every == 0 or over or stop:
             self._save("last", step, resumable_state(self.trainee, self.fabric.device))
+
+    def _scale(self, console: Console) -> None:
+        model = self.trainee.shipped
+        assert isinstance(model, APN), "the settings allow it for APN alone"
+        spread = scale_to_unit_spread(model, spread_loader(self.config, self.train_samples), self.fabric.device)
+        console.print(f"logits: a standard deviation of {spread:.4f} over training crops, scaled to 1")
 
     def _validate(self, step: int, console: Console) -> None:
         assert self.validation is not None, "nothing to validate on"

@@ -18,6 +18,7 @@ from apn.step import club_steps
 
 APN_STREAM, CLUB_STREAM, LABEL_STREAM = 0, 1, 2  # random streams of batches: the two halves', the soft labels'
 EVALUATION_BATCH = 32
+SPREAD_BATCHES = 40
 
 
 class Splits(NamedTuple):
@@ -73,6 +74,11 @@ def training_loaders(config: Config, samples: Sequence[Sample], start: int) -> t
 def label_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader:
     """This process's part of the batches that soft labels are fitted on."""
     return _loader(config, samples, LABEL_STREAM, config.loss.soft_label_batches)
+
+
+def spread_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader:
+    """This process's part of the batches that `train.unit_spread` is measured on."""
+    return _loader(config, samples, LABEL_STREAM, SPREAD_BATCHES)
 
 
 def _loader(config: Config, samples: Sequence[Sample], stream: int, count: int, start: int = 0) -> BatchLoader:

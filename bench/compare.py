@@ -48,7 +48,7 @@ METHODS = (
     "univfd", "univfd-lite", "lgrad", "dire", "npr",
 )  # fmt: skip
 OWN_DEGRADATIONS = {"cnnspot": ("blur", "blur_sigma", "jpeg", "jpeg_quality")}
-OWN_TRAINING = ("learning_rate", "backbone_learning_rate", "weight_decay", "precision")
+OWN_TRAINING = ("learning_rate", "backbone_learning_rate", "weight_decay", "unit_spread", "precision")
 NEEDS_WEIGHTS = ("univfd", "dire")  # what is frozen in them would know nothing
 SHIPPED = "apn-mini"  # has a recipe of so many steps, at most
 NEVER = 10**9  # steps

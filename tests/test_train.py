@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
-from tiny import noise
+from tiny import noise, tiny_config
 from torch import nn
 from toy import logged, make_toy, run, toy_config
 
@@ -23,6 +23,7 @@ from apn.data.samples import read_samples, write_manifest
 from apn.models.apn import APN
 from apn.step import NonFiniteLossError, apn_half, build_trainee
 from apn.train import Clock, TrainResult, is_finished, read_splits
+from apn.trainingdata import spread_loader
 
 
 @pytest.fixture(scope="session")
@@ -247,6 +248,32 @@ def test_the_spatial_branch_learns_alone_for_its_share_of_the_run(toy: Path, tmp
     run(toy_config(toy, steps=4, spatial_share=0.5), tmp_path / "run")
     assert len(logged(tmp_path / "run", "classification")) == 4
     assert len(logged(tmp_path / "run", "information")) == len(logged(tmp_path / "run", "club_learning")) == 2
+
+
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_in_the_end_the_last_layer_is_scaled_and_nothing_else(toy: Path, tmp_path: Path, decay: float | None) -> None:
+    config = toy_config(toy, steps=3, ema_decay=decay, unit_spread=True)
+    run(toy_config(toy, steps=3, ema_decay=decay), tmp_path / "as it is")
+    run(config, tmp_path / "scaled")
+    plain, scaled = (load_file(tmp_path / name / "last/model.safetensors") for name in ("as it is", "scaled"))
+    ratios = {name: (scaled[name] / plain[name]).flatten() for name in ("classifier.6.weight", "classifier.6.bias")}
+    assert all(torch.equal(scaled[name], plain[name]) for name in plain.keys() - ratios.keys())
+    factors = torch.cat(list(ratios.values()))
+    torch.testing.assert_close(factors, factors[:1].expand_as(factors))
+    assert abs(float(factors[0]) - 1) > 0.1
+    loader = spread_loader(config, read_splits(config.data, 0).train)
+    logits, labels = apn.train.score(load_model(tmp_path / "scaled/last"), loader)
+    assert len(labels) == 40 * 4
+    assert (logits[:, 1] - logits[:, 0]).std() == pytest.approx(1, rel=5e-3)  # a band edge may round otherwise
+
+
+def test_a_network_that_always_says_the_same_stays_as_it_is(toy: Path) -> None:
+    config = toy_config(toy)
+    model = APN(tiny_config())
+    nn.init.zeros_(model.classifier[-1].weight)  # type: ignore[arg-type]
+    loader = spread_loader(config, read_splits(config.data, 0).train)
+    assert apn.train.scale_to_unit_spread(model, loader) == 0
+    assert model.classifier[-1].weight.eq(0).all()
 
 
 # Data ----------------------------------------------------------------------------------------------------------------
