@@ -4,7 +4,8 @@
 
 The table is one of bench/compare.py: each image scored by the network that never saw its generator or source, its
 `subset` the fold. A generator is told from the real images of its fold. Thresholds are the calibration's, which has
-seen these scores; at the end each fold is judged by calibrations of the other folds alone.
+seen these scores; at the end each fold is judged by calibrations of the other folds alone. A table without subsets, as
+`apn score` leaves it of held-out images, is taken as one fold.
 """
 
 import argparse
@@ -38,7 +39,7 @@ class Told(NamedTuple):
 
 
 def by_generator(scores: Scores) -> Iterator[Told]:
-    for fold in scores.subset.present():
+    for fold in scores.subset.present() or [""]:
         inside = scores.subset.where(fold)
         real = inside & (scores.labels == 0)
         for generator in scores.generator.present(inside & (scores.labels == 1)):
@@ -62,9 +63,16 @@ def lines(scores: Scores, calibration: Calibration) -> Iterator[str]:
         yield f"- {int(of.sum())} {name} images are called: {', '.join(shares)}"
     real = scores.labels == 0
     sources = {name: real & scores.source.where(name) for name in scores.source.present(real)}
-    yield "- real ones called generated, by source: " + ", ".join(
-        f"{name} {np.mean(verdicts[of] == 'generated'):.1%} of {int(of.sum())}" for name, of in sources.items()
+    yield "- real ones called generated, by source, and their AUC: " + ", ".join(
+        f"{name} {np.mean(verdicts[of] == 'generated'):.1%} of {int(of.sum())}, {_auc_of_real(scores, of):.3f}"
+        for name, of in sources.items()
     )
+
+
+def _auc_of_real(scores: Scores, real: np.ndarray) -> float:
+    """How well real images (N,) are told from all generated ones of their fold."""
+    both = real | ((scores.labels == 1) & np.isin(scores.subset.codes, scores.subset.codes[real]))
+    return auc(scores.labels[both], scores.logits[both])
 
 
 def crossed(scores: Scores) -> Iterator[str]:
@@ -114,8 +122,9 @@ def main() -> None:
     for title in protocols(scores):
         print(f"\n{title}\n")
         print("\n".join(lines(scores.take(scores.protocol.where(title)), calibration)))
-    print("\nby calibrations of the other folds, all protocols\n")
-    print("\n".join(crossed(scores)))
+    if scores.subset.present():
+        print("\nby calibrations of the other folds, all protocols\n")
+        print("\n".join(crossed(scores)))
     if options.figure:
         save_figure(figure(scores, "Generators that training never saw (images)"), options.figure)
 
