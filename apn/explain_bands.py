@@ -5,7 +5,7 @@ Everything here is read off the network's own functions, not computed a second w
 Dimensions: S side of a tile, K bands, M = S // 2 + 1 spectrum columns, N bands shown.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from apn.detection import Tile
 from apn.models.apn import APN
 from apn.models.bands import AxisBands, ComponentBands, Proposals, hard_axis_mask, settle_bands
+from apn.models.fusion import fuse
 
 COLOURS = ("red", "green", "blue")
 
@@ -38,17 +39,23 @@ class Interval(NamedTuple):
 
 
 class Band(NamedTuple):
-    """One of the K bands. weight: how much it counts in the decision, in [0, 1]. index: its number in the network."""
+    """One of the K bands.
+
+    index:  its number in the network.
+    weight: what the network multiplies its embedding by, in [0, 1]; trained networks give nearly the same to all.
+    effect: what the logit, generated less real, loses without it; below 0 where it speaks for real.
+    """
 
     index: int  # type: ignore[assignment]  # (hides tuple.index)
     weight: float
+    effect: float
     intervals: tuple[Interval, ...]
 
 
 class BandEvidence(NamedTuple):
     """The frequency branch on one tile. Arrays are float32; spectra are centred: frequency 0 at [S // 2, S // 2].
 
-    bands:    all K, strongest first.
+    bands:    all K, by effect; the strongest, which speaks most for the target, first.
     spectrum: (S, S), 0 and more: log10(1 + amplitude) of what the network sees of the tile, mean over colours.
     coverage: (2, S, S) in [0, 1], amplitude and phase: share of the band weight that selects a frequency.
     masks:    (N, 2, S, S) in [0, 1]: share of the colours in which a band selects a frequency.
@@ -65,20 +72,32 @@ class BandEvidence(NamedTuple):
 
 
 @torch.no_grad()
-def band_evidence(model: APN, pixels: Tensor, tile: Tile, shown: int) -> BandEvidence:
-    """What the bands of `model` do with one tile, pixels (3, S, S) in [0, 1] RGB; images of the `shown` strongest."""
+def band_evidence(model: APN, pixels: Tensor, tile: Tile, shown: int, sign: float = 1.0) -> BandEvidence:
+    """What the bands of `model` do with one tile, pixels (3, S, S) in [0, 1] RGB; images of the `shown` strongest.
+
+    sign: 1 where bands that speak for generated come first, -1 for real.
+    """
     branch, size = model.frequency, model.config.image_size
     flip = model.config.channel_order == "bgr"
-    image = model.seen(pixels[None]).frequency
+    seen = model.seen(pixels[None])
+    image = seen.frequency
     purified, residual, proposals = branch.split(image)  # (1, K, C, S, S)
     assert residual is not None
-    weights = branch.band_weights(branch.artifact_encoder(purified)[0])[0, :, 0]  # (K,)
-    order = weights.argsort(descending=True, stable=True)
+    embeddings, weights = branch.weigh(purified)
+    weights = weights[0, :, 0]  # (K,)
+    spatial = model.spatial(seen.spatial).artifact
+    effects = band_effects(
+        lambda frequency: model.classifier(fuse(frequency, spatial, model.config.frequency_weight)), embeddings
+    )[0]  # (K,)
+    order = (sign * effects).argsort(descending=True, stable=True)
     masks = torch.stack([branch.mask(bands, size, size // 2 + 1)[0].float() for bands in proposals])  # (2, K, C, S, M)
     masks = centre(masks.mean(dim=2), size)  # (2, K, S, S)
     coverage = (weights[:, None, None] * masks).sum(dim=1) / weights.sum().clamp_min(torch.finfo(torch.float32).tiny)
     colours = COLOURS[::-1] if flip else COLOURS
-    bands = (Band(int(k), float(weights[k]), tuple(_intervals(model, proposals, int(k), colours))) for k in order)
+    bands = (
+        Band(int(k), float(weights[k]), float(effects[k]), tuple(_intervals(model, proposals, int(k), colours)))
+        for k in order
+    )
     strongest = order[:shown]
     return BandEvidence(
         tile=tile,
@@ -89,6 +108,18 @@ def band_evidence(model: APN, pixels: Tensor, tile: Tile, shown: int) -> BandEvi
         purified=_rgb(purified[0, strongest], flip),
         residual=_rgb(residual[0, strongest], flip),
     )
+
+
+def band_effects(decide: Callable[[Tensor], Tensor], embeddings: Tensor) -> Tensor:
+    """(B, K): what the logit, generated less real, loses where one band's part is left out.
+
+    decide: embeddings of the frequency branch (B, N, D) -> logits (B, N, 2). embeddings: (B, K, D) of
+    `FrequencyBranch.weigh`, whose sum over the bands is the branch's.
+    """
+    whole = embeddings.sum(dim=1, keepdim=True)
+    logits = decide(torch.cat([whole, whole - embeddings], dim=1))  # (B, 1 + K, 2)
+    margin = logits[..., 1] - logits[..., 0]
+    return margin[:, :1] - margin[:, 1:]
 
 
 def centre(half: Tensor, width: int) -> Tensor:

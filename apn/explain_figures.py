@@ -145,7 +145,7 @@ class _Canvas:
         selected = {axis: _selected(shown, axis, len(bands.spectrum)) for axis in ("horizontal", "vertical")}
         above.imshow(selected["horizontal"], **_STRIP, extent=(-0.5, 0.5, len(shown), 0))
         beside.imshow(selected["vertical"].T, **_STRIP, extent=(0, len(shown), 0.5, -0.5))
-        names = [f"{band.index + 1} ({band.weight:.2f})" for band in shown]
+        names = [f"{band.index + 1} ({band.effect:+.2f})" for band in shown]
         above.set_xticks([])
         above.set_yticks(np.arange(len(shown)) + 0.5, names, fontsize=5.5)
         beside.set_yticks([])
@@ -208,7 +208,9 @@ class _Sheet(_Canvas):
 
     def spectra(self, bands: BandEvidence, amplitude: Part, phase: Part) -> None:
         """The middle row: the spectrum between its strips, and what all bands keep."""
-        self.text(MARGIN, self.top + 0.02, "amplitude spectrum (log); bands and their weights", fontsize=7)
+        self.text(
+            MARGIN, self.top + 0.02, "amplitude spectrum (log); bands, and what each adds to the logit", fontsize=7
+        )
         self.spectrum(bands, MARGIN + 0.6, self.top + TITLE)
         side = self.spectra_height - AXIS  # its lower edge as that of the spectrum
         side = min(side, (WIDTH - 3.2 - MARGIN - GAP) / 2)

@@ -92,7 +92,7 @@ def explanation_json(explanation: Explanation, detector: Detector) -> dict[str, 
 
 
 def bands_json(explanation: Explanation) -> dict[str, Any]:
-    """The tile whose bands these are, and the bands, strongest first."""
+    """The tile whose bands these are, and the bands, the one that speaks most for the target first."""
     tile = explanation.bands.tile
     return {
         "tile": {"left": tile.left, "top": tile.top, "size": tile.size},
@@ -101,6 +101,7 @@ def bands_json(explanation: Explanation) -> dict[str, Any]:
             {
                 "number": band.index + 1,
                 "weight": band.weight,
+                "effect": band.effect,
                 "intervals": [interval._asdict() for interval in band.intervals],
             }
             for band in explanation.bands.bands

@@ -112,7 +112,8 @@ def _images(bands: BandEvidence, rank: int) -> list[Part]:
         Part(
             f"purified-{rank + 1}",
             f"{label}: purified",
-            f"What {label} (weight {band.weight:.2f}) keeps of the tile: this is what the network judged. {contrast}",
+            f"What {label} keeps of the tile: this is what the network judged, and it adds {band.effect:+.2f} to the "
+            f"logit, generated less real. {contrast}",
             to_bytes(stretch(bands.purified[rank])),
         ),
         Part(

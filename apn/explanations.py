@@ -94,7 +94,8 @@ def explain(
     pixels = loaded if isinstance(loaded, np.ndarray) else loaded.pixels
     tiles = np.stack([crop(pixels, tile.top, tile.left, size) for tile in detection.tiles])
     inputs = torch.from_numpy(to_input(tiles)).to(next(model.parameters()).device)  # (T, 3, S, S)
-    maps = tile_maps(model, inputs, 1.0 if target == "generated" else -1.0)
+    sign = 1.0 if target == "generated" else -1.0
+    maps = tile_maps(model, inputs, sign)
     layout = _Layout(detection, size)
     scores = np.array([tile.probability for tile in detection.tiles], np.float32)
     best = int(scores.argmax() if target == "generated" else scores.argmin())
@@ -108,7 +109,7 @@ def explain(
         tile_scores=tile_scores,
         spatial=layout.heat(maps.spatial),
         frequency=layout.heat(maps.frequency),
-        bands=band_evidence(model, inputs[best], detection.tiles[best], shown_bands),
+        bands=band_evidence(model, inputs[best], detection.tiles[best], shown_bands, sign),
     )
 
 

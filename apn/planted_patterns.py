@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from apn.config import ModelConfig
+from apn.explain_bands import band_effects
 from apn.losses import bands_loss
 from apn.metrics import auc
 from apn.models.apn import APN
@@ -28,8 +29,9 @@ TESTED = 128
 class PatternTest(NamedTuple):
     """frequency: of the wave along either axis, cycles per pixel. auc: of held-out pictures, frequency branch alone.
 
-    strongest: share in [0, 1] of held-out pictures with the wave, and of colours, in which the strongest band selects
-    the amplitude there. elsewhere: the same, mean over all other places of the spectrum. some: in which any band does.
+    strongest: share in [0, 1] of held-out pictures with the wave, and of colours, in which the strongest band, without
+    which the logit would lose most, selects the amplitude there. elsewhere: the same, mean over all other places of
+    the spectrum. some: in which any band does.
     """
 
     frequency: float
@@ -86,12 +88,11 @@ def pattern_test(periods: int, *, steps: int = STEPS, seed: int = 0) -> PatternT
     model = train_to_see(periods, steps=steps, seed=seed)
     image, label = labelled(TESTED, periods, np.random.default_rng(seed + 10_000))
     with torch.inference_mode():
-        output = model.frequency(image, irrelevant=False)
-        logits = model.classifier(output.artifact)
-        masks = model.frequency.mask(output.proposals.amplitude, SIZE, SIZE // 2 + 1)[
-            label == 1
-        ].float()  # (B, K, C, S, M)
-    best = output.band_weights[label == 1, :, 0].argmax(dim=1)  # (B,)
+        purified, _, proposals = model.frequency.split(image, residual=False)
+        embeddings, _ = model.frequency.weigh(purified)
+        logits = model.classifier(embeddings.sum(dim=1))
+        masks = model.frequency.mask(proposals.amplitude, SIZE, SIZE // 2 + 1)[label == 1].float()  # (B, K, C, S, M)
+        best = band_effects(model.classifier, embeddings)[label == 1].argmax(dim=1)  # (B,)
     chosen = masks[torch.arange(len(masks)), best].mean(dim=(0, 1))  # (S, M)
     score = auc(label.numpy(), (logits[:, 1] - logits[:, 0]).numpy())
     here = float(chosen[periods, periods])

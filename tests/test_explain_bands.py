@@ -9,7 +9,7 @@ from tiny import noise, tiny_model
 from torch import nn
 
 from apn.detection import Tile
-from apn.explain_bands import Band, BandEvidence, band_evidence, centre, frequencies
+from apn.explain_bands import Band, BandEvidence, band_effects, band_evidence, centre, frequencies
 from apn.models.apn import APN
 
 SIZE = 64
@@ -128,11 +128,46 @@ def test_centring_gives_the_whole_spectrum(height: int, width: int) -> None:
     torch.testing.assert_close(centre(torch.fft.rfft2(image).abs(), width), expected)
 
 
-def test_coverage_is_the_weighted_share_and_the_strongest_come_first() -> None:
+def test_coverage_is_the_weighted_share() -> None:
     found = evidence(tiny_model(band_count=3), noise(1)[0], shown=3)
     weights = np.array([band.weight for band in found.bands])
-    assert (np.diff(weights) <= 0).all()
     expected = np.einsum("n,nchw->chw", weights, found.masks) / weights.sum()
     np.testing.assert_allclose(found.coverage, expected, atol=1e-6)
     assert found.spectrum[SIZE // 2, SIZE // 2] == found.spectrum.max()
     assert found.purified.shape == found.residual.shape == (3, SIZE, SIZE, 3)
+
+
+def test_the_effect_of_a_band_is_what_a_linear_decision_gives_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    embeddings, decide = torch.randn(2, 4, 8, generator=generator), nn.Linear(8, 2)
+    with torch.no_grad():
+        found = band_effects(decide, embeddings)
+        expected = embeddings @ (decide.weight[1] - decide.weight[0])
+    torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_effect_is_what_the_logit_loses_and_the_strongest_come_first(sign: float) -> None:
+    model, pixels = tiny_model(band_count=3, frequency_weight=0.8).eval(), noise(1)[0]
+    for layer in model.classifier[::2]:
+        layer.weight *= 3  # so that bands differ by more than rounding
+
+    def margin() -> float:
+        logits = model(pixels[None]).logits[0]
+        return float(logits[1] - logits[0])
+
+    found = band_evidence(model, pixels, TILE, 3, sign)
+    effects = np.array([band.effect for band in found.bands])
+    assert (np.diff(sign * effects) <= 0).all()
+    assert np.ptp(effects) > 1e-4
+    whole, weigh = margin(), model.frequency.weigh
+    for band in found.bands:
+
+        def without(purified: torch.Tensor, index: int = band.index) -> tuple[torch.Tensor, torch.Tensor]:
+            embeddings, weights = weigh(purified)
+            embeddings[:, index] = 0
+            return embeddings, weights
+
+        model.frequency.weigh = without  # type: ignore[method-assign]
+        assert whole - margin() == pytest.approx(band.effect, abs=1e-5)

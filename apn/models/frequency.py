@@ -211,11 +211,17 @@ class FrequencyBranch(nn.Module):
             left = self.fourier.inverse(remainder(spectrum, *masks)) if residual else None
         return purified, left, bands
 
+    def weigh(self, purified: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, K, D) of the purified images (B, K, C, H, W), each times its band's weight, and these weights
+        (B, K, 1)."""
+        features, embeddings = self.artifact_encoder(purified)  # (B, K, F), (B, K, D)
+        weights = self.band_weights(features)
+        return weights * embeddings, weights
+
     def forward(self, image: Tensor, *, irrelevant: bool = True) -> FrequencyOutput:
         """irrelevant=False leaves out what inference does not need: the residual images and their encoder."""
         purified, residual, proposals = self.split(image, residual=irrelevant)
-        features, embeddings = self.artifact_encoder(purified)  # (B, K, F), (B, K, D)
-        weights = self.band_weights(features)  # (B, K, 1)
-        artifact = (weights * embeddings).sum(dim=1)  # (B, D)
+        embeddings, weights = self.weigh(purified)
+        artifact = embeddings.sum(dim=1)  # (B, D)
         rest = None if residual is None else self.irrelevant_encoder(residual)[1].mean(dim=1)  # (B, D)
         return FrequencyOutput(artifact, rest, weights, proposals)

@@ -100,10 +100,12 @@ class BandInterval(BaseModel):
 
 
 class Band(BaseModel):
-    """One band of the frequency branch. weight: how much it counts, in [0, 1]."""
+    """One band of the frequency branch. weight: of its embedding, in [0, 1]. effect: what the logit, generated less
+    real, loses without it."""
 
     number: int
     weight: float
+    effect: float
     intervals: list[BandInterval]
 
 
@@ -131,8 +133,8 @@ class Panel(BaseModel):
 class ExplanationAnswer(BaseModel):
     """Why the detector said what it said of one image; docs/explanations.md says how to read it.
 
-    target: which verdict the heat maps show evidence for. tile: whose spectrum and bands these are. bands: strongest
-    first, in cycles per pixel.
+    target: which verdict the heat maps show evidence for. tile: whose spectrum and bands these are. bands: in
+    cycles per pixel, the one that speaks most for the target first.
     """
 
     model: ModelName

@@ -108,7 +108,9 @@ class FakeExplainer:
             "panels": [{"name": "heat-map", "image": picture_uri, "scale": scale, **panel}],
             "tile": {"left": 0, "top": 0, "size": 8},
             "unit": "cycles per pixel",
-            "bands": [{"number": 1, "weight": 0.25, "intervals": [{"component": "amplitude", **interval}]}],
+            "bands": [
+                {"number": 1, "weight": 0.25, "effect": 0.5, "intervals": [{"component": "amplitude", **interval}]}
+            ],
         }
 
 
