@@ -208,9 +208,7 @@ class _Sheet(_Canvas):
 
     def spectra(self, bands: BandEvidence, amplitude: Part, phase: Part) -> None:
         """The middle row: the spectrum between its strips, and what all bands keep."""
-        self.text(
-            MARGIN, self.top + 0.02, "amplitude spectrum (log); bands, and what each adds to the logit", fontsize=7
-        )
+        self.text(MARGIN, self.top + 0.02, "amplitude spectrum (log); bands and effect on logit", fontsize=7)
         self.spectrum(bands, MARGIN + 0.6, self.top + TITLE)
         side = self.spectra_height - AXIS  # its lower edge as that of the spectrum
         side = min(side, (WIDTH - 3.2 - MARGIN - GAP) / 2)

@@ -6,7 +6,7 @@ The pictures are noise with the spectrum of photographs (amplitude falls as 1 / 
 tells the classes apart. Dimensions: B batch, S side, M = S // 2 + 1 spectrum columns, K bands.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from apn.losses import bands_loss
 from apn.metrics import auc
 from apn.models.apn import APN
 
+BandStart = Literal["narrow", "wide"]
 SIZE, BANDS, EMBEDDING = 32, 3, 192
 STEPS, BATCH, RATE = 250, 16, 1e-3
 AMPLITUDE = 0.06  # of the wave; the noise has a standard deviation of 0.15
@@ -64,12 +65,15 @@ def labelled(batch: int, periods: int, rng: np.random.Generator) -> tuple[Tensor
     return torch.from_numpy(images), torch.from_numpy(label)
 
 
-def train_to_see(periods: int, *, steps: int = STEPS, seed: int = 0) -> APN:
-    """A small APN, in evaluation mode, whose frequency branch was trained to tell pictures with the wave."""
+def train_to_see(periods: int, *, start: BandStart = "narrow", steps: int = STEPS, seed: int = 0) -> APN:
+    """A small APN, in evaluation mode, whose frequency branch was trained to tell pictures with the wave.
+
+    start: `ModelConfig.band_start`.
+    """
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = APN(_config())
+        model = APN(_config(start))
     branch = [*model.frequency.parameters(), *model.classifier.parameters()]
     optimizer = torch.optim.Adam(branch, lr=RATE)
     model.train()
@@ -83,9 +87,9 @@ def train_to_see(periods: int, *, steps: int = STEPS, seed: int = 0) -> APN:
     return model.eval()
 
 
-def pattern_test(periods: int, *, steps: int = STEPS, seed: int = 0) -> PatternTest:
+def pattern_test(periods: int, *, start: BandStart = "narrow", steps: int = STEPS, seed: int = 0) -> PatternTest:
     """Trains, and measures on pictures that were not trained on."""
-    model = train_to_see(periods, steps=steps, seed=seed)
+    model = train_to_see(periods, start=start, steps=steps, seed=seed)
     image, label = labelled(TESTED, periods, np.random.default_rng(seed + 10_000))
     with torch.inference_mode():
         purified, _, proposals = model.frequency.split(image, residual=False)
@@ -101,7 +105,7 @@ def pattern_test(periods: int, *, steps: int = STEPS, seed: int = 0) -> PatternT
     return PatternTest(periods / SIZE, score, here, elsewhere, some)
 
 
-def _config() -> ModelConfig:
+def _config(start: BandStart) -> ModelConfig:
     return ModelConfig(
         image_size=SIZE,
         embedding_dim=EMBEDDING,
@@ -112,5 +116,6 @@ def _config() -> ModelConfig:
         pretrained_irrelevant=False,
         bands="straight-through",
         band_rows="symmetric",
+        band_start=start,
         band_edge_width=EDGE_WIDTH,
     )

@@ -6,7 +6,8 @@
 2. Planted evidence: half of each held-out photograph is replaced by its reconstruction by a small autoencoder that is
    trained here on other photographs; both halves are then saved alike, JPEG quality 96. The heat must lie on that half.
 3. Weights drawn anew: heat maps must change.
-4. A wave of known frequency, and a small network trained to see it: its bands must select that frequency.
+4. A wave of known frequency, and a small network trained to see it: the band without which its logit loses most must
+   select that frequency.
 
 Intervals are 95 % bootstrap intervals over split groups of mean values.
 """
@@ -14,6 +15,7 @@ Intervals are 95 % bootstrap intervals over split groups of mean values.
 import argparse
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,12 +168,14 @@ def sanity(measured: Measured, samples: Sequence[Sample]) -> list[str]:
 
 def patterns(seeds: int) -> list[str]:
     rows = []
-    for periods in PERIODS:
-        found = [pattern_test(periods, seed=seed) for seed in range(seeds)]
+    for start, periods in product(("narrow", "wide"), PERIODS):
+        found = [pattern_test(periods, start=start, seed=seed) for seed in range(seeds)]
         means = [np.mean([getattr(one, name) for one in found]) for name in ("strongest", "elsewhere", "some", "auc")]
         here, elsewhere, some, told = (f"{value:.3f}" for value in means)
-        what = f"wave of {found[0].frequency:.3f} cycles per pixel: strongest band there; elsewhere; any band there"
-        rows.append(f"| {what} (network's AUC {told}) | {here} | {elsewhere} | {some} |")
+        what = (
+            f"wave of {found[0].frequency:.3f} cycles per pixel, bands start {start}: strongest band there; elsewhere"
+        )
+        rows.append(f"| {what}; any band there (network's AUC {told}) | {here} | {elsewhere} | {some} |")
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Graphs for bench/inference.py: python bench/graphs.py CHECKPOINT OUT GRAPH RANGE_IMAGES, where GRAPH is one of
+"""Graphs for bench/inference.py: python bench/graphs.py CHECKPOINT OUT GRAPH RANGE_IMAGES [DATA], where GRAPH is one of
 
 model.onnx, int8.onnx, openvino (four parts in a folder), openvino-int8 (the two trunks in int8, after `openvino`).
 In parts the trunks may be rounded while spectrum, bands and heads stay float32. A part takes one image.
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from inference_rows import PARTS
-from made_images import made_crops
+from made_images import RANGES, crops_for, made_crops
 from torch import Tensor, nn
 
 from apn.backends import to_input
@@ -102,23 +102,30 @@ def write_int8_trunks(folder: Path, images: np.ndarray) -> None:
     inputs = {"band_trunk": lambda image: bands(image[None])[0].copy(), "spatial_trunk": lambda image: image[None]}
     for part, make in inputs.items():
         data = nncf.Dataset(images, make)
-        quantized = nncf.quantize(core.read_model(folder / f"{part}.xml"), data, subset_size=len(images))
+        # As a transformer's: large activations are evened out before they are rounded (SmoothQuant, Xiao et al. 2023),
+        # without which ConvNeXt's linear layers and ResNet-18's convolutions lose verdicts (docs/performance.md).
+        quantized = nncf.quantize(
+            core.read_model(folder / f"{part}.xml"),
+            data,
+            subset_size=len(images),
+            model_type=nncf.ModelType.TRANSFORMER,
+        )
         openvino.save_model(quantized, folder / f"{part}-int8.xml", compress_to_fp16=False)
 
 
-def write(checkpoint: Path, out: Path, graph: str, range_images: int) -> None:
-    """range_images: set the ranges of int8, of another seed than those that are measured."""
+def write(checkpoint: Path, out: Path, graph: str, range_images: int, images: str | None = None) -> None:
+    """range_images: how many set the ranges of int8, others than are measured. images: of this data set, or made."""
     out.mkdir(parents=True, exist_ok=True)
     size = read_checkpoint_config(checkpoint).model.image_size
     if graph == "model.onnx":
         write_onnx(inference_graph(checkpoint), out / graph)
     elif graph == "int8.onnx":
-        write_int8(out / "model.onnx", out / graph, made_crops(range_images, seed=2, size=size)[0])
+        write_int8(out / "model.onnx", out / graph, crops_for(RANGES, range_images, size, images))
     elif graph == "openvino":
         write_parts(checkpoint, out / graph)
     else:
-        write_int8_trunks(out / "openvino", to_input(made_crops(range_images, seed=2, size=size)[0]))
+        write_int8_trunks(out / "openvino", to_input(crops_for(RANGES, range_images, size, images)))
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    write(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), *sys.argv[5:])

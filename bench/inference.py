@@ -111,7 +111,8 @@ class Bench:
     def prepare(self, model: str) -> None:
         count = max(self.options.verdict_images, 4)
         given = {"base": self.options.base_checkpoint, "mini": None}[model]
-        arguments = (model, self.work, count, *([given] if given else []))
+        arguments = [model, self.work, count, *(["--checkpoint", given] if given else [])]
+        arguments += ["--images", self.options.images] if self.options.images else []
         said = call("networks.py", *arguments, threads=self.options.threads)
         self.checkpoints[model] = Path(said.splitlines()[-1])
 
@@ -128,6 +129,7 @@ class Bench:
                     self.work / model,
                     graph,
                     self.options.range_images,
+                    *([self.options.images] if self.options.images else []),
                     threads=threads,
                 )
                 self.graphs[model, graph] = ""
@@ -201,8 +203,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batches", default="1,4,32", help="with commas between")
     parser.add_argument("--repeats", type=int, default=3, help="timed calls a row, after one to warm up")
     parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--verdict-images", type=int, default=500, help="made images; 0 compares no verdicts")
-    parser.add_argument("--range-images", type=int, default=48, help="other made images that set the ranges of int8")
+    parser.add_argument("--verdict-images", type=int, default=500, help="0 compares no verdicts")
+    parser.add_argument("--range-images", type=int, default=200, help="other images that set the ranges of int8")
+    parser.add_argument(
+        "--images", help="data set to judge and to set ranges by, as `apn train` takes it; by default images are made"
+    )
     parser.add_argument("--base-checkpoint", type=Path, help="apn-base to measure; by default its weights are made")
     parser.add_argument("--work", type=Path, help="folder for networks and graphs; by default one that is removed")
     parser.add_argument("--one", nargs=4, metavar=("MODEL", "ROW", "CHECKPOINT", "WORK"), help=argparse.SUPPRESS)

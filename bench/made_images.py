@@ -1,4 +1,4 @@
-"""Crops to measure on, of two kinds that our own code makes from the demo's photographs.
+"""Crops to measure on: of two kinds that our own code makes from the demo's photographs, or of a data set.
 
 Dimensions: N images, S pixels, 224 unless said. Labels: 0 photograph-like, 1 enlarged as generators do it.
 """
@@ -9,6 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from apn.data.layouts import read_data
+from apn.data.transforms import align
+from apn.image import load_image
+
+JUDGED, RANGES = 1, 2  # seeds: of what is judged, and of what sets the ranges of int8
 DEMO = Path(__file__).parent.parent / "demo" / "images"
 
 
@@ -19,6 +24,25 @@ def made_crops(count: int, seed: int = 0, size: int = 224) -> tuple[np.ndarray, 
     labels = np.arange(count) % 2
     crops = [_make(pictures[rng.integers(len(pictures))], bool(label), rng, size) for label in labels]
     return np.stack(crops), labels
+
+
+def given_crops(data: str, count: int, seed: int, size: int) -> np.ndarray:
+    """(N, S, S, 3) uint8: centres of `count` images of a data set, saved alike; RANGES has others than JUDGED.
+
+    data: as `apn train` takes it. Raises ValueError where there are too few images.
+    """
+    samples = read_data(data)
+    order = np.random.default_rng(0).permutation(len(samples))
+    half = len(samples) // 2
+    if count > half:
+        raise ValueError(f"expected at least {2 * count} images in {data}, found {len(samples)}")
+    chosen = order[:half] if seed == JUDGED else order[half:]
+    return np.stack([align(load_image(samples[i].path).pixels, size) for i in chosen[:count]])
+
+
+def crops_for(seed: int, count: int, size: int, data: str | None) -> np.ndarray:
+    """(N, S, S, 3) uint8 to judge (seed JUDGED) or to set ranges by (RANGES), of a data set where one is given."""
+    return given_crops(data, count, seed, size) if data else made_crops(count, seed, size)[0]
 
 
 def _make(picture: Image.Image, enlarged: bool, rng: np.random.Generator, size: int) -> np.ndarray:

@@ -1,18 +1,19 @@
 """The networks that bench/inference.py measures, and what they must answer.
 
-    python bench/networks.py base|mini WORK COUNT [CHECKPOINT]
+    python bench/networks.py base|mini WORK COUNT [--checkpoint CHECKPOINT] [--images DATA]
 
 Without a checkpoint apn-base has weights of the official shapes that follow a rule (tests/golden_rule.py), and a head
 that a least-squares fit gives it, so that its verdicts on two kinds of made images are worth comparing.
 Dimensions: N images, D embedding size.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from made_images import made_crops
+from made_images import JUDGED, crops_for, made_crops
 from torch import Tensor, nn
 
 from apn.backends import find_weights, to_input
@@ -26,10 +27,11 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 MARGIN = 4.0  # of a fitted head between the logits of the two kinds, about
 
 
-def prepare(name: str, checkpoint: Path | None, work: Path, count: int) -> Path:
+def prepare(name: str, checkpoint: Path | None, work: Path, count: int, images: str | None = None) -> Path:
     """A checkpoint folder of `base` or `mini`; in `work`, what the untouched network says of `count` images.
 
-    The file NAME-expected.npz has crops (N, S, S, 3) uint8 and logits (N, 2) float32.
+    images: a data set; made ones by default. The file NAME-expected.npz has crops (N, S, S, 3) uint8 and
+    logits (N, 2) float32.
     """
     if checkpoint is None and name == "base":
         checkpoint = work / "base"
@@ -37,7 +39,7 @@ def prepare(name: str, checkpoint: Path | None, work: Path, count: int) -> Path:
     folder = checkpoint or find_weights("apn-mini")
     model = load_model(folder)
     assert isinstance(model, APN)
-    crops, _ = made_crops(count, seed=1, size=model.config.image_size)
+    crops = crops_for(JUDGED, count, model.config.image_size, images)
     np.savez(work / f"{name}-expected.npz", crops=crops, logits=untouched(model, crops))
     return folder
 
@@ -100,5 +102,11 @@ def set_linear(classifier: nn.Sequential, weight: Tensor, bias: Tensor) -> None:
 
 
 if __name__ == "__main__":
-    name, work, count, *given = sys.argv[1:]
-    print(prepare(name, Path(given[0]) if given else None, Path(work), int(count)))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=("base", "mini"))
+    parser.add_argument("work", type=Path)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--images")
+    given = parser.parse_args()
+    print(prepare(given.name, given.checkpoint, given.work, given.count, given.images))

@@ -1,6 +1,7 @@
 """bench/inference.py: its baseline is APN, its numbers are measured, a row that fails does not stop the others."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import LOOKS, noise, tiny_config, tiny_model
 
 from apn.checkpoint import save_checkpoint
 from apn.config import Config
+from apn.data.transforms import align
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
@@ -19,7 +22,7 @@ import inference
 import memory
 from graphs import PARTS, write
 from inference_rows import ROWS, Job
-from made_images import made_crops
+from made_images import JUDGED, RANGES, crops_for, made_crops
 from networks import fit, prepare, set_linear
 from restatement import Restatement
 
@@ -78,6 +81,23 @@ def test_made_crops_are_of_two_kinds_and_the_seeds_own() -> None:
     steps = np.abs(np.diff(crops.astype(float), axis=2)).mean((1, 3))  # (N, 63): from one column to the next
     inside = steps[:, ::2].mean(1) / steps[:, 1::2].mean(1)  # doubled pixels are alike
     assert inside[labels == 1].max() < 0.8 < inside[labels == 0].min()
+
+
+def test_given_crops_are_centres_and_ranges_come_from_others(tmp_path: Path) -> None:
+    rows, pixels = [], {}
+    for i in range(8):
+        path = tmp_path / f"{i}.png"
+        pixels[i] = np.random.default_rng(i).integers(0, 256, (70, 80, 3), np.uint8)
+        Image.fromarray(pixels[i]).save(path)
+        rows.append(json.dumps({"path": path.name, "label": i % 2}))
+    data = tmp_path / "manifest.jsonl"
+    data.write_text("\n".join(rows), encoding="utf-8")
+    judged, ranges = (crops_for(seed, 4, 64, str(data)) for seed in (JUDGED, RANGES))
+    known = [align(one, 64).tobytes() for one in pixels.values()]
+    assert sorted(crop.tobytes() for crop in (*judged, *ranges)) == sorted(known)  # all eight, each once
+    assert np.array_equal(crops_for(JUDGED, 2, 64, str(data)), judged[:2])
+    with pytest.raises(ValueError, match=r"expected at least 10 images in .*, found 8"):
+        crops_for(RANGES, 5, 64, str(data))
 
 
 @pytest.fixture
