@@ -122,9 +122,9 @@ def test_a_client_that_leaves_frees_its_place(client: httpx.Client, explainer: F
         first = pool.submit(post, client, 1)
         wait_until(lambda: explainer.calls)
         with pytest.raises(httpx.ReadTimeout):
-            post(client, 2, timeout=httpx.Timeout(5, read=0.2))
+            post(client, 2, timeout=httpx.Timeout(5, read=1))
         with pytest.raises(httpx.ReadTimeout):
-            post(client, 3, timeout=httpx.Timeout(5, read=0.2))  # a full queue would have answered 503
+            post(client, 3, timeout=httpx.Timeout(5, read=1))  # a full queue would have answered 503
         wait_until(lambda: "apn_explain_images 1.0" in client.get("/metrics").text)
         explainer.gate.set()
         assert first.result().status_code == 200
