@@ -17,6 +17,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+BandStart = Literal["narrow", "wide"]
 View = Literal["pixels", "residual", "colour-residual"]
 Reference = Literal["median"]
 
@@ -73,7 +74,7 @@ class ModelConfig(Settings):
     band_rows: Literal["half", "symmetric"] = Field(
         "half", description="half: rows as stored (official); symmetric: row r and its mirror H - r together"
     )
-    band_start: Literal["narrow", "wide"] = Field(
+    band_start: BandStart = Field(
         "narrow",
         description="narrow: bands start their training nearly void, as random weights have it (official); "
         "wide: each over its share of the axis",

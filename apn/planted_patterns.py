@@ -6,20 +6,19 @@ The pictures are noise with the spectrum of photographs (amplitude falls as 1 / 
 tells the classes apart. Dimensions: B batch, S side, M = S // 2 + 1 spectrum columns, K bands.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from apn.config import ModelConfig
+from apn.config import BandStart, ModelConfig
 from apn.explain_bands import band_effects
 from apn.losses import bands_loss
 from apn.metrics import auc
 from apn.models.apn import APN
 
-BandStart = Literal["narrow", "wide"]
 SIZE, BANDS, EMBEDDING = 32, 3, 192
 STEPS, BATCH, RATE = 250, 16, 1e-3
 AMPLITUDE = 0.06  # of the wave; the noise has a standard deviation of 0.15

@@ -39,5 +39,6 @@ def test_the_strongest_band_of_a_network_that_was_trained_to_see_a_wave_is_at_it
     assert found.frequency == periods / SIZE
     assert found.auc > 0.95
     assert found.strongest > 0.9
+    assert found.some > 0.95
     assert found.some >= found.strongest
     assert found.elsewhere < found.strongest - 0.2  # a band that covers the whole spectrum has found nothing
