@@ -29,6 +29,7 @@ HEADER, TITLE, BAR, FOOTER = 0.5, 0.17, 0.34, 0.38
 TALLEST = 2.4
 SPECTRUM, STRIP, AXIS = 1.75, 0.095, 0.64  # side of the spectrum, a band at its side, words and scale under it
 STRIP_BANDS = 5  # drawn at the spectrum's sides, the strongest; the coverage has all
+FIRST_ROW = ("picture", "evidence-map", "heat-map", "frequency-heat-map", "tile-scores")
 VERDICTS = {"generated": "looks AI-generated", "real": "looks like a photograph", "unsure": "unsure"}
 
 
@@ -52,7 +53,7 @@ def explanation_figure(
     """Everything on one sheet. name: of the image. model: which network, for the second line. made: `all_parts` of the
     explanation, where there is more to do with them."""
     parts = {part.name: part for part in (all_parts(explanation) if made is None else made)}
-    first = [parts[key] for key in ("picture", "heat-map", "frequency-heat-map", "tile-scores") if key in parts]
+    first = [parts[key] for key in FIRST_ROW if key in parts]
     images = [part for key, part in parts.items() if key.startswith(("purified", "residual"))]
     with styled():
         sheet = _Sheet(explanation, len(first), len(images))
@@ -121,7 +122,7 @@ class _Canvas:
         mappable = ScalarMappable(Normalize(scale.low, scale.high), ListedColormap(colours))
         bar = self.figure.colorbar(mappable, cax=self.axes(left, top, width, 0.06), orientation="horizontal")
         bar.set_ticks([scale.low, (scale.low + scale.high) / 2, scale.high])
-        bar.ax.set_xticklabels([f"{scale.low:g}", scale.label, f"{scale.high:.3g}"], fontsize=6)
+        bar.ax.set_xticklabels([f"{scale.low:.3g}", scale.label, f"{scale.high:.3g}"], fontsize=6)
         bar.ax.tick_params(length=0, pad=1)
         for tick, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
             tick.set_horizontalalignment(side)  # type: ignore[arg-type]
@@ -220,8 +221,8 @@ class _Sheet(_Canvas):
         heat = f"bright places spoke for {explanation.target}, relative to the strongest place of this image"
         peaks = f"{explanation.spatial.peak:.2g} and {explanation.frequency.peak:.2g}"
         text = (
-            f"Heat maps: {heat} (peaks {peaks}). Spectrum and bands: of what is seen of {_which_tile(explanation)}. "
-            "Images of bands: contrast stretched."
+            f"Evidence: logit, were the whole image like this place. Heat maps: {heat} (peaks {peaks}). "
+            f"Spectrum and bands: of what is seen of {_which_tile(explanation)}. Images of bands: contrast stretched."
         )
         self.text(MARGIN, self.height - FOOTER + 0.08, textwrap.fill(text, 150), fontsize=6.5, color=QUIET)
 

@@ -86,7 +86,7 @@ def explanation_json(explanation: Explanation, detector: Detector) -> dict[str, 
         "model": {"name": detector.name, "version": detector.version, "sha256": detector.sha256},
         "detection": row,
         "target": explanation.target,
-        "heat_map_peaks": {"spatial": explanation.spatial.peak, "frequency": explanation.frequency.peak},
+        "heat_map_peaks": {name: getattr(explanation, name).peak for name in ("evidence", "spatial", "frequency")},
         **bands_json(explanation),
     }
 

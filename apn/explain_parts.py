@@ -1,7 +1,8 @@
 """The parts of an explanation as coloured pixels, each with its title, one sentence on how to read it, and its scale.
 
-The colour maps (cividis, viridis, magma) grow evenly in lightness: they are told apart with every kind of colour
-vision, and in grey print. Dimensions: H x W pixels of the picture, S side of a tile.
+The colour maps cividis, viridis and magma grow evenly in lightness: they are told apart with every kind of colour
+vision, and in grey print; the two ends of PuOr with every kind of colour vision.
+Dimensions: H x W pixels of the picture, S side of a tile.
 """
 
 from typing import NamedTuple
@@ -13,9 +14,11 @@ from apn.explain_bands import BandEvidence
 from apn.explanations import Explanation, HeatMap
 
 HEAT, SCORE, SHARE, AMPLITUDE = "magma", "cividis", "viridis", "magma"
+SIGNED = "PuOr_r"  # orange: for generated; purple: for real
 OPACITY = 0.65  # of a map over its grey picture
 UNSCORED = 0.25  # how much of the picture's contrast is left where the detector did not look
 STRETCH = 99.5  # percentile that becomes full contrast in an image of a band
+STRONG = 97  # percentile of evidence that becomes full colour
 
 
 class Scale(NamedTuple):
@@ -55,13 +58,14 @@ def all_parts(explanation: Explanation) -> list[Part]:
 
 
 def heat_parts(explanation: Explanation) -> list[Part]:
-    """The heat maps of both branches over the picture."""
+    """The evidence of both signs, and the heat maps of both branches, over the picture."""
     kind = "an AI-generated image" if explanation.target == "generated" else "a photograph"
     reading = (
         f"Bright: what was there spoke for {kind}. Relative to the strongest place of this image: it does not say how "
         "strong."
     )
     return [
+        _evidence_part(explanation),
         _heat_part(explanation, "heat-map", "spatial branch", f"{reading} From the pixels.", explanation.spatial),
         _heat_part(
             explanation,
@@ -78,6 +82,18 @@ def _heat_part(explanation: Explanation, name: str, title: str, meaning: str, he
         meaning = f"No place spoke for {explanation.target}. {meaning}"
     scale = Scale(HEAT, 0, 1, f"evidence for {explanation.target}", overlay=True)
     return Part(name, title, meaning, overlay(explanation, scale.paint(heat.values)), scale)
+
+
+def _evidence_part(explanation: Explanation) -> Part:
+    sizes = explanation.evidence.peak * np.abs(explanation.evidence.values[explanation.scored])
+    full = float(np.percentile(sizes, STRONG)) or 1.0  # single places are far stronger, and would leave the rest pale
+    scale = Scale(SIGNED, -full, full, "real | generated", overlay=True)
+    meaning = (
+        "Orange: what was there spoke for an AI-generated image; purple: for a photograph. Both branches together, to "
+        "first order, as the logit that a picture would have that is like this place all over."
+    )
+    pixels = overlay(explanation, scale.paint(explanation.evidence.peak * explanation.evidence.values))
+    return Part("evidence-map", "evidence, two signs", meaning, pixels, scale)
 
 
 def tile_part(explanation: Explanation) -> Part:

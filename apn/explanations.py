@@ -30,9 +30,11 @@ Target = Literal["generated", "real"]
 
 
 class HeatMap(NamedTuple):
-    """Where evidence lies. values: (H, W) float32 in [0, 1], 1 at the strongest place; all 0 where there is none.
+    """Where evidence lies. values: (H, W) float32 in [0, 1], in [-1, 1] where it has two signs, the strongest place at
+    1 or -1; all 0 where there is none.
 
-    peak: what 1 stands for, in the network's own units (logit per cell), to compare heat maps of the same network.
+    peak: what 1 stands for, in the network's own units, to compare heat maps of the same network: LayerCAM has logit
+    per cell, evidence the logit itself, were the whole picture like this place.
     """
 
     values: np.ndarray
@@ -44,10 +46,11 @@ class Explanation(NamedTuple):
 
     H x W is the image's size, divided by `reduction` and rounded up: 1 up to LONGEST_SIDE pixels, else 2, 3 and so on.
 
-    target:      what the heat maps show evidence for, "generated" or "real".
+    target:      what LayerCAM shows evidence for, "generated" or "real".
     picture:     (H, W, 3) uint8 RGB.
-    scored:      (H, W) bool, true where the detector looked; elsewhere the next three are 0.
+    scored:      (H, W) bool, true where the detector looked; elsewhere the next four are 0.
     tile_scores: (H, W) float32 in [0, 1], probability of generated of the tiles there, the mean where they overlap.
+    evidence:    gradient times features of both branches, above 0 for generated, below 0 for real, whatever the target.
     spatial, frequency: LayerCAM of the two branches.
     bands:       the frequency branch on the tile that speaks most for the target.
     """
@@ -58,6 +61,7 @@ class Explanation(NamedTuple):
     picture: np.ndarray
     scored: np.ndarray
     tile_scores: np.ndarray
+    evidence: HeatMap
     spatial: HeatMap
     frequency: HeatMap
     bands: BandEvidence
@@ -107,6 +111,7 @@ def explain(
         picture=np.asarray(Image.fromarray(pixels).reduce(layout.reduction)),
         scored=scored,
         tile_scores=tile_scores,
+        evidence=layout.heat(maps.evidence),
         spatial=layout.heat(maps.spatial),
         frequency=layout.heat(maps.frequency),
         bands=band_evidence(model, inputs[best], detection.tiles[best], shown_bands, sign),

@@ -1,8 +1,9 @@
-"""Heat maps: where in an image the evidence lies that moved the network's decision (LayerCAM), tile by tile, then
-stitched over the picture.
+"""Heat maps: where in an image the evidence lies that moved the network's decision, tile by tile, then stitched over
+the picture: LayerCAM, which keeps what speaks for one side, and gradient times features, which keeps both signs.
 
-Source: Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", TIP 2021, as
-pytorch-grad-cam has it (extra `explain`).
+Sources: Jiang et al., "LayerCAM: Exploring Hierarchical Class Activation Maps for Localization", TIP 2021, as
+pytorch-grad-cam has it (extra `explain`); Shrikumar, Greenside, Kundaje, "Learning Important Features Through
+Propagating Activation Differences", ICML 2017, section 2 (gradient times input).
 Dimensions: T tiles, S side of a tile, K bands, H x W pixels of the picture, h x w cells of a feature map.
 """
 
@@ -41,14 +42,19 @@ class Site(NamedTuple):
 
 
 class TileMaps(NamedTuple):
-    """What each tile adds to the decision, by branch: (T, h, w) float32, 0 and more, all tiles on one scale.
+    """What each tile adds to the decision: (T, h, w) float32, all tiles on one scale.
 
     h, w: the cells of the feature maps, averaged to CELLS where these are finer.
+    spatial, frequency: LayerCAM by branch, 0 and more.
+    evidence: of both branches together, above 0 where it spoke for generated, below 0 for real: to first order the
+        logit of a tile that is like this cell all over. Its mean is the tile's logit: what belongs to no place is laid
+        on all alike.
     logits: (T,) generated minus real.
     """
 
     spatial: np.ndarray
     frequency: np.ndarray
+    evidence: np.ndarray
     logits: np.ndarray
 
 
@@ -81,11 +87,11 @@ def _last_layer(backbone: nn.Module) -> str | None:
 
 
 def tile_maps(model: APN, tiles: Tensor, sign: float = 1.0) -> TileMaps:
-    """LayerCAM of both branches for tiles (T, 3, S, S) in [0, 1], of the logit that decides.
+    """LayerCAM of both branches for tiles (T, 3, S, S) in [0, 1], of the logit that decides, and its evidence.
 
-    sign: 1 for evidence of a generated image, -1 for evidence of a real one. The frequency branch's map is the mean of
-    those of its K artifact features, by band weight. The model, in evaluation mode, is as before afterwards: no hook,
-    no gradient. One call at a time: the hooks of two would mix.
+    sign: 1 for LayerCAM of a generated image, -1 for that of a real one; evidence has both signs whatever it is. The
+    frequency branch's map is the mean of those of its K artifact features, by band weight. The model, in evaluation
+    mode, is as before afterwards: no hook, no gradient. One call at a time: the hooks of two would mix.
     Raises ValueError for a model in training mode, or one whose backbone has no map.
     """
     require_evaluation(model)
@@ -108,11 +114,17 @@ def _tile_maps(model: APN, tiles: Tensor, sign: float) -> TileMaps:
         margin = output.logits[:, 1] - output.logits[:, 0]  # (T,)
         (sign * margin).sum().backward()
         *by_look, by_band = (coarsen(_weighted(cam)) for cam in cams)  # (T, h, w) a look, (T * K, h, w)
+        *signed, signed_bands = (sign * coarsen(_signed(cam)) for cam in cams)
+    # What a reference takes away belongs to its place as well: without it the map shows where there is detail.
+    placed = [one.reshape(-1, len(tiles), *one.shape[1:]).sum(axis=0) for one in signed]
+    placed.append(signed_bands.reshape(len(tiles), -1, *signed_bands.shape[1:]).sum(axis=1))
+    evidence, logits = summed(placed), margin.detach().float().cpu().numpy()
+    evidence += (logits - evidence.mean(axis=(1, 2)))[:, None, None]
     spatial = summed([one[: len(tiles)] for one in by_look])  # a reference's maps come after
     weights = output.band_weights.detach().float().cpu().numpy()[..., None]  # (T, K, 1, 1)
     by_band = by_band.reshape(*weights.shape[:2], *by_band.shape[1:])
     frequency = (weights * by_band).sum(axis=1) / np.maximum(weights.sum(axis=1), TINY)
-    return TileMaps(spatial, frequency, margin.detach().float().cpu().numpy())
+    return TileMaps(spatial, frequency, evidence, logits)
 
 
 @contextmanager
@@ -154,6 +166,13 @@ def _weighted(cam: LayerCAM) -> np.ndarray:
     activations, gradients = record.activations[0].float().numpy(), record.gradients[0].float().numpy()
     weighted = cam.get_cam_image(None, None, None, activations, gradients, eigen_smooth=False)
     return np.maximum(weighted, 0)
+
+
+def _signed(cam: LayerCAM) -> np.ndarray:
+    """(N, h, w): gradient times activation, summed over the features, times the number of places."""
+    record = cam.activations_and_grads
+    product = (record.activations[0].float() * record.gradients[0].float()).sum(dim=1).numpy()
+    return product * product[0].size
 
 
 def coarsen(maps: np.ndarray, cells: int = CELLS) -> np.ndarray:
@@ -199,6 +218,6 @@ def stitch(
 
 
 def normalize(heat: np.ndarray) -> tuple[np.ndarray, float]:
-    """The heat map in [0, 1], 1 at its strongest place, and that place's value before; all 0 stays all 0."""
-    peak = float(heat.max(initial=0))
+    """The map with 1, or -1, at its strongest place, and that place's size before; all 0 stays all 0."""
+    peak = float(np.abs(heat).max(initial=0))
     return (heat / peak if peak > TINY else np.zeros_like(heat)), peak

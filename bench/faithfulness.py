@@ -53,7 +53,7 @@ from apn.plots.averages import mean_interval
 from apn.report.canvas import new_figure, save_figure, series_style, styled
 from apn.synthesize import photographs, prepare
 
-MAPS = ("spatial", "frequency", "both")
+MAPS = ("evidence", "spatial", "frequency", "both")
 PERIODS = (4, 8, 10, 12, 14)  # across and down 32 pixels
 QUALITY = 96
 
@@ -87,13 +87,15 @@ class Measured:
         return self.model(images, irrelevant=False).logits.softmax(dim=1)[:, 1]
 
     def maps(self, tiles: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Heat maps (N, h, w) by name, and logits (N,). both: each branch's map divided by its own mean, summed, in the
+        """Maps (N, h, w) by name, and logits (N,). both: each branch's LayerCAM divided by its own mean, summed, in the
         spatial branch's cells."""
         found: TileMaps = tile_maps(self.model, torch.from_numpy(to_input(np.stack(tiles))))
         cells = torch.from_numpy(found.frequency)[:, None]
         frequency = F.interpolate(cells, size=found.spatial.shape[1:], mode="bilinear")[:, 0].numpy()
         scaled = [one / np.maximum(one.mean(axis=(1, 2), keepdims=True), 1e-12) for one in (found.spatial, frequency)]
-        return {"spatial": found.spatial, "frequency": found.frequency, "both": scaled[0] + scaled[1]}, found.logits
+        both = scaled[0] + scaled[1]
+        maps = {"evidence": found.evidence, "spatial": found.spatial, "frequency": found.frequency, "both": both}
+        return maps, found.logits
 
 
 def curves(measured: Measured, samples: Sequence[Sample]) -> tuple[list[str], dict[str, list[Curves]]]:
@@ -122,8 +124,10 @@ def curves(measured: Measured, samples: Sequence[Sample]) -> tuple[list[str], di
 
 def planted(measured: Measured, name: str, autoencoder: Autoencoder, photos: Sequence[Sample]) -> list[str]:
     """Rows: the AUC of heat against the planted half, of the untouched photograph against that half, and whether the
-    network tells photograph from reconstruction at all."""
+    network tells photograph from reconstruction at all. Then that of evidence for the side to which planting moved the
+    logit: where a network takes reconstructions for more real, a true map has its evidence for real there."""
     groups, aucs = [photo.split_group for photo in photos], {kind: ([], []) for kind in MAPS}
+    turned: tuple[list[float], list[float]] = ([], [])
     logits: tuple[list[float], list[float]] = ([], [])
     for number, photo in enumerate(photos):
         pixels = center_crop(load_image(photo.path).pixels, measured.size)
@@ -135,6 +139,9 @@ def planted(measured: Measured, name: str, autoencoder: Autoencoder, photos: Seq
             for place in (0, 1):
                 heat = enlarge(maps[kind][place : place + 1], measured.size)[0]
                 aucs[kind][place].append(localisation_auc(heat, mask))
+        for place in (0, 1):
+            auc_here = aucs["evidence"][place][-1]
+            turned[place].append(auc_here if told[0] > told[1] else 1 - auc_here)
         logits[0].append(float(told[1]))
         logits[1].append(float(told[2]))
     rows = []
@@ -143,13 +150,16 @@ def planted(measured: Measured, name: str, autoencoder: Autoencoder, photos: Seq
         rows.append(
             f"| planted half, {name}, {kind} map: AUC; untouched photograph; goal | {own} | {untouched} | 0.8 |"
         )
+    own, untouched = (mean(values, groups) for values in turned)
+    what = f"planted half, {name}, evidence for the side that it moved the logit to: AUC; untouched photograph"
+    rows.append(f"| {what} | {own} | {untouched} | |")
     known = auc([0] * len(photos) + [1] * len(photos), logits[0] + logits[1])
     rows.append(f"| whole reconstructions told from photographs, {name}: AUC | {known:.3f} | | |")
     return rows
 
 
 def sanity(measured: Measured, samples: Sequence[Sample]) -> list[str]:
-    """Rows: rank correlation of heat maps before and after weights are drawn anew, from the decision down."""
+    """Rows: rank correlation of maps before and after weights are drawn anew, from the decision down."""
     tiles = [align(load_image(sample.path).pixels, measured.size, "jpeg", QUALITY) for sample in samples]
     before = measured.maps(tiles)[0]
     rows = []
@@ -158,11 +168,10 @@ def sanity(measured: Measured, samples: Sequence[Sample]) -> list[str]:
         cells = [
             mean([rank_correlation(*pair) for pair in zip(before[kind], after[kind], strict=True)],
                  [sample.split_group for sample in samples])
-            for kind in ("spatial", "frequency")
+            for kind in ("evidence", "spatial", "frequency")
         ]  # fmt: skip
-        rows.append(
-            f"| rank correlation with {what} drawn anew: spatial map; frequency map | {cells[0]} | {cells[1]} | |"
-        )
+        title = f"rank correlation with {what} drawn anew: evidence; spatial map; frequency map"
+        rows.append(f"| {title} | {cells[0]} | {cells[1]} | {cells[2]} |")
     return rows
 
 
@@ -192,7 +201,7 @@ def curve_figure(found: dict[str, list[Curves]]) -> Figure:
             axes.set_xlabel({"insertion": "share of the picture shown", "deletion": "share hidden"}[kind])
         figure.axes[0].set_ylabel("mean probability of generated")
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7.5)
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7)
     return figure
 
 

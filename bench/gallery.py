@@ -33,10 +33,10 @@ from apn.synthesize import prepare
 DEMO = Path(__file__).parents[1] / "demo" / "images"
 CHINA = (160, 100, 416, 484)  # left, top, right, bottom of the cut, pixels
 QUALITY = 90
-WIDTH, HEADER, CELL, GAP, MARGIN = 9.6, 0.32, 1.1, 0.05, 0.06  # inches
+WIDTH, HEADER, CELL, GAP, MARGIN = 9.6, 0.32, 0.89, 0.05, 0.06  # inches
 PITCH, DPI = CELL + 0.26, 130
-SHOWN = {"picture": "image", "heat-map": "spatial branch", "frequency-heat-map": "frequency branch",
-         "purified-1": "strongest band"}  # fmt: skip
+SHOWN = {"picture": "image", "evidence-map": "evidence", "heat-map": "spatial branch",
+         "frequency-heat-map": "frequency branch", "purified-1": "strongest band"}  # fmt: skip
 
 
 class Row(NamedTuple):

@@ -113,6 +113,7 @@ class Bench:
         given = {"base": self.options.base_checkpoint, "mini": None}[model]
         arguments = [model, self.work, count, *(["--checkpoint", given] if given else [])]
         arguments += ["--images", self.options.images] if self.options.images else []
+        arguments += ["--after", self.options.verdicts_after]
         said = call("networks.py", *arguments, threads=self.options.threads)
         self.checkpoints[model] = Path(said.splitlines()[-1])
 
@@ -204,6 +205,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="timed calls a row, after one to warm up")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--verdict-images", type=int, default=500, help="0 compares no verdicts")
+    parser.add_argument(
+        "--verdicts-after", type=int, default=0, help="images to pass over first: those that a setting was chosen on"
+    )
     parser.add_argument("--range-images", type=int, default=200, help="other images that set the ranges of int8")
     parser.add_argument(
         "--images", help="data set to judge and to set ranges by, as `apn train` takes it; by default images are made"

@@ -114,10 +114,11 @@ def open_onnx_int8(job: Job) -> Runner:
     return onnx_backend(job.graphs / "int8.onnx", threads=job.threads)
 
 
-def open_openvino(job: Job, precision: str = "f32", int8: Collection[str] = ()) -> Runner:
+def open_openvino(job: Job, precision: str = "f32", int8: Collection[str] = (), in_turn: bool = False) -> Runner:
     """The four parts of a network, one image at a time; with more than one, as many images at once as there are cores.
 
-    precision: of the trunks, of what is not int8 in them; the rest stays float32. int8: which trunks are.
+    precision: of the trunks, of what is not int8 in them; the rest stays float32. int8: which trunks are. in_turn: all
+    cores on one image after the other, in less memory.
     """
     import openvino
 
@@ -155,7 +156,7 @@ def open_openvino(job: Job, precision: str = "f32", int8: Collection[str] = ()) 
         return np.concatenate(found)
 
     def run(crops: np.ndarray) -> np.ndarray:
-        sets = requests(len(crops) == 1)
+        sets = requests(in_turn or len(crops) == 1)
         found = np.empty((len(crops), 2), np.float32)
         shares = [slice(first, None, len(sets)) for first in range(len(sets))]
         for share, logits in zip(shares, pool.map(answer, sets, (crops[share] for share in shares)), strict=True):
@@ -180,6 +181,9 @@ ROWS: dict[str, Row] = {
     "openvino-bf16": Row(lambda job: open_openvino(job, "bf16"), OPENVINO, "openvino", exact=False),
     "openvino-int8-spatial": Row(
         lambda job: open_openvino(job, "bf16", TRUNKS[1:]), OPENVINO, "openvino-int8", exact=False
+    ),
+    "openvino-int8-spatial-in-turn": Row(
+        lambda job: open_openvino(job, "bf16", TRUNKS[1:], in_turn=True), OPENVINO, "openvino-int8", exact=False
     ),
     "openvino-int8": Row(lambda job: open_openvino(job, "bf16", TRUNKS), OPENVINO, "openvino-int8", exact=False),
 }

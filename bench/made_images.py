@@ -26,23 +26,27 @@ def made_crops(count: int, seed: int = 0, size: int = 224) -> tuple[np.ndarray, 
     return np.stack(crops), labels
 
 
-def given_crops(data: str, count: int, seed: int, size: int) -> np.ndarray:
+def given_crops(data: str, count: int, seed: int, size: int, after: int = 0) -> np.ndarray:
     """(N, S, S, 3) uint8: centres of `count` images of a data set, saved alike; RANGES has others than JUDGED.
 
-    data: as `apn train` takes it. Raises ValueError where there are too few images.
+    data: as `apn train` takes it. after: how many of these images are passed over. Raises ValueError where there are
+    too few images.
     """
     samples = read_data(data)
     order = np.random.default_rng(0).permutation(len(samples))
     half = len(samples) // 2
-    if count > half:
-        raise ValueError(f"expected at least {2 * count} images in {data}, found {len(samples)}")
+    if after + count > half:
+        raise ValueError(f"expected at least {2 * (after + count)} images in {data}, found {len(samples)}")
     chosen = order[:half] if seed == JUDGED else order[half:]
-    return np.stack([align(load_image(samples[i].path).pixels, size) for i in chosen[:count]])
+    return np.stack([align(load_image(samples[i].path).pixels, size) for i in chosen[after : after + count]])
 
 
-def crops_for(seed: int, count: int, size: int, data: str | None) -> np.ndarray:
-    """(N, S, S, 3) uint8 to judge (seed JUDGED) or to set ranges by (RANGES), of a data set where one is given."""
-    return given_crops(data, count, seed, size) if data else made_crops(count, seed, size)[0]
+def crops_for(seed: int, count: int, size: int, data: str | None, after: int = 0) -> np.ndarray:
+    """(N, S, S, 3) uint8 to judge (seed JUDGED) or to set ranges by (RANGES), of a data set where one is given.
+
+    after: how many are passed over, since something was chosen on them.
+    """
+    return given_crops(data, count, seed, size, after) if data else made_crops(after + count, seed, size)[0][after:]
 
 
 def _make(picture: Image.Image, enlarged: bool, rng: np.random.Generator, size: int) -> np.ndarray:

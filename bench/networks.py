@@ -1,6 +1,6 @@
 """The networks that bench/inference.py measures, and what they must answer.
 
-    python bench/networks.py base|mini WORK COUNT [--checkpoint CHECKPOINT] [--images DATA]
+    python bench/networks.py base|mini WORK COUNT [--checkpoint CHECKPOINT] [--images DATA] [--after N]
 
 Without a checkpoint apn-base has weights of the official shapes that follow a rule (tests/golden_rule.py), and a head
 that a least-squares fit gives it, so that its verdicts on two kinds of made images are worth comparing.
@@ -27,11 +27,13 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 MARGIN = 4.0  # of a fitted head between the logits of the two kinds, about
 
 
-def prepare(name: str, checkpoint: Path | None, work: Path, count: int, images: str | None = None) -> Path:
+def prepare(
+    name: str, checkpoint: Path | None, work: Path, count: int, images: str | None = None, after: int = 0
+) -> Path:
     """A checkpoint folder of `base` or `mini`; in `work`, what the untouched network says of `count` images.
 
-    images: a data set; made ones by default. The file NAME-expected.npz has crops (N, S, S, 3) uint8 and
-    logits (N, 2) float32.
+    images: a data set; made ones by default. after: how many of them are passed over. The file NAME-expected.npz has
+    crops (N, S, S, 3) uint8 and logits (N, 2) float32.
     """
     if checkpoint is None and name == "base":
         checkpoint = work / "base"
@@ -39,7 +41,7 @@ def prepare(name: str, checkpoint: Path | None, work: Path, count: int, images: 
     folder = checkpoint or find_weights("apn-mini")
     model = load_model(folder)
     assert isinstance(model, APN)
-    crops = crops_for(JUDGED, count, model.config.image_size, images)
+    crops = crops_for(JUDGED, count, model.config.image_size, images, after)
     np.savez(work / f"{name}-expected.npz", crops=crops, logits=untouched(model, crops))
     return folder
 
@@ -108,5 +110,6 @@ if __name__ == "__main__":
     parser.add_argument("count", type=int)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--images")
+    parser.add_argument("--after", type=int, default=0)
     given = parser.parse_args()
-    print(prepare(given.name, given.checkpoint, given.work, given.count, given.images))
+    print(prepare(given.name, given.checkpoint, given.work, given.count, given.images, given.after))

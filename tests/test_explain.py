@@ -41,6 +41,9 @@ def test_arrays_have_the_shapes_and_ranges_they_say(found: Explanation) -> None:
         assert 0 <= values.min() <= values.max() <= 1
         assert (values[~found.scored] == 0).all()
     assert found.spatial.values.max() == found.frequency.values.max() == 1
+    assert found.evidence.values.shape == (150, 130)
+    assert np.abs(found.evidence.values).max() == 1
+    assert (found.evidence.values[~found.scored] == 0).all()
     np.testing.assert_array_equal(found.picture, picture())
     bands = found.bands
     assert bands.spectrum.shape == (64, 64)
@@ -173,9 +176,8 @@ def test_the_command_writes_figures_parts_and_json(tmp_path: Path, capsys: pytes
     assert "horizontal, cycles per pixel" in words
 
     parts = {path.stem: np.asarray(Image.open(path)) for path in (out / f"{name}-parts").iterdir()}
-    assert {"picture", "heat-map", "frequency-heat-map", "tile-scores", "spectrum", "purified-1", "residual-3"} <= set(
-        parts
-    )
+    maps = {"evidence-map", "heat-map", "frequency-heat-map", "tile-scores"}
+    assert {"picture", *maps, "spectrum", "purified-1", "residual-3"} <= set(parts)
     assert all(pixels.std() > 0 for kind, pixels in parts.items() if not kind.startswith(("purified", "residual")))
     assert parts["heat-map"].shape == (240, 500, 3)
     with Image.open(out / f"{name}.png") as figure:
@@ -183,6 +185,7 @@ def test_the_command_writes_figures_parts_and_json(tmp_path: Path, capsys: pytes
 
     facts = json.loads((out / f"{name}.json").read_text())
     assert facts["unit"] == "cycles per pixel"
+    assert set(facts["heat_map_peaks"]) == {"evidence", "spatial", "frequency"}
     assert facts["detection"]["path"].endswith(hostile)
     assert len(facts["bands"]) == 3
     for band in facts["bands"]:

@@ -63,8 +63,11 @@ def test_fine_maps_become_the_means_of_blocks_and_coarse_ones_stay() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("reference", [None, "median"])
-def test_both_maps_equal_the_closed_form(reference: str | None) -> None:
-    """With linear heads the gradient at a pooled feature is its weight over the number of places."""
+def test_all_maps_equal_the_closed_form(reference: str | None) -> None:
+    """With linear heads the gradient at a pooled feature is its weight over the number of places.
+
+    Evidence counts the reference's features too, which are taken away.
+    """
     model, tiles = model_with(tiny_model().spatial.backbone, spatial_reference=reference), noise(2)
     towards = (model.classifier[0].weight[1] - model.classifier[0].weight[0]) / 2  # (D,), the mean of two branches
     found = tile_maps(model, tiles)
@@ -75,6 +78,10 @@ def test_both_maps_equal_the_closed_form(reference: str | None) -> None:
     expected = (slope.relu()[:, None, None] * features).sum(dim=1).relu()
     np.testing.assert_allclose(found.spatial, expected, rtol=1e-4, atol=1e-8)
     assert expected.max() > 0
+    looks = model.seen(tiles).spatial[0]  # (2, C, S, S), or (4, C, S, S) with the references
+    seen, *references = model.spatial.backbone.blocks(model.spatial.backbone.stem(looks)).split(2)
+    contrast = seen - references[0] if reference else seen
+    evidence = (slope[:, None, None] * contrast).sum(dim=1) * features[0, 0].numel()
 
     encoder = model.frequency.artifact_encoder
     purified = model.frequency.split(tiles, residual=False)[0].flatten(0, 1)  # (2 K, C, S, S)
@@ -86,8 +93,28 @@ def test_both_maps_equal_the_closed_form(reference: str | None) -> None:
     np.testing.assert_allclose(found.frequency, expected, rtol=1e-4, atol=1e-8)
     assert expected.max() > 0
 
+    evidence += (slope[..., None, None] * features).sum(dim=(1, 2)) * features[0, 0, 0].numel()
+
     logits = model(tiles).logits
-    np.testing.assert_allclose(found.logits, logits[:, 1] - logits[:, 0], atol=1e-6)
+    margin = logits[:, 1] - logits[:, 0]
+    np.testing.assert_allclose(found.logits, margin, atol=1e-6)
+    evidence += (margin - evidence.mean(dim=(1, 2)))[:, None, None]
+    np.testing.assert_allclose(found.evidence, evidence, rtol=1e-3, atol=1e-5)
+    assert evidence.min() < evidence.mean() < evidence.max()
+
+
+@pytest.mark.parametrize("looks", [[], LOOKS])
+def test_the_mean_of_the_evidence_is_the_logit_whatever_the_target(looks: list[Any]) -> None:
+    model, tiles = tiny_model(further_looks=looks).eval(), noise(3)
+    for_generated, for_real = tile_maps(model, tiles), tile_maps(model, tiles, -1.0)
+    np.testing.assert_allclose(for_generated.evidence.mean(axis=(1, 2)), for_generated.logits, atol=1e-5)
+    np.testing.assert_allclose(for_generated.evidence, for_real.evidence, rtol=1e-4, atol=1e-5)
+
+
+def test_a_map_of_two_signs_is_scaled_by_its_strongest_place_of_either() -> None:
+    heat, peak = normalize(np.array([[-4.0, 2.0], [0.0, 1.0]], np.float32))
+    np.testing.assert_array_equal(heat, [[-1, 0.5], [0, 0.25]])
+    assert peak == 4
 
 
 def test_maps_of_several_looks_add_up_over_the_finest_cells() -> None:
@@ -181,13 +208,14 @@ def test_no_gradient_gives_an_empty_map() -> None:
     maps = tile_maps(model, noise(1))
     assert maps.spatial.shape[0] == maps.frequency.shape[0] == 1
     assert maps.spatial.max() == maps.frequency.max() == 0
+    assert np.ptp(maps.evidence) == 0
 
 
 def test_tiles_are_on_one_scale_whatever_their_company() -> None:
     model, tiles = tiny_model().eval(), noise(20, seed=2)
     together = tile_maps(model, tiles)
     alone = tile_maps(model, tiles[13:14])
-    for name in ("spatial", "frequency", "logits"):
+    for name in ("evidence", "spatial", "frequency", "logits"):
         np.testing.assert_allclose(getattr(together, name)[13], getattr(alone, name)[0], rtol=1e-3, atol=1e-7)
 
 

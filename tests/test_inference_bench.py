@@ -96,8 +96,10 @@ def test_given_crops_are_centres_and_ranges_come_from_others(tmp_path: Path) -> 
     known = [align(one, 64).tobytes() for one in pixels.values()]
     assert sorted(crop.tobytes() for crop in (*judged, *ranges)) == sorted(known)  # all eight, each once
     assert np.array_equal(crops_for(JUDGED, 2, 64, str(data)), judged[:2])
+    assert np.array_equal(crops_for(JUDGED, 1, 64, str(data), after=3), judged[3:])
+    assert np.array_equal(crops_for(JUDGED, 2, 64, None, after=1), crops_for(JUDGED, 3, 64, None)[1:])
     with pytest.raises(ValueError, match=r"expected at least 10 images in .*, found 8"):
-        crops_for(RANGES, 5, 64, str(data))
+        crops_for(RANGES, 2, 64, str(data), after=3)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def explanation_panels(explanation: Explanation) -> dict[str, Any]:
         "spectrum",
         "spectrum and bands",
         "Amplitude (log) of one tile, frequency 0 in the centre; at its sides the frequencies that each band selects, "
-        "and the band's weight. The table below says the same.",
+        "in brackets what the logit would lose without it. The table below says the same.",
         figure_pixels(spectrum_figure(explanation.bands), SPECTRUM_DPI),
     )
     parts = [*heat_parts(explanation), spectrum, *band_parts(explanation.bands)]
@@ -58,8 +58,8 @@ def _scale(scale: Scale) -> dict[str, Any]:
     if scale.overlay:  # as over a picture of middle grey
         colours = OPACITY * colours + (1 - OPACITY) / 2
     return {
-        "low": scale.low,
-        "high": scale.high,
+        "low": float(f"{scale.low:.3g}"),  # as the figure has them
+        "high": float(f"{scale.high:.3g}"),
         "label": scale.label,
         "colours": [to_hex(colour) for colour in colours],
     }

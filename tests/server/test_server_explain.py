@@ -121,11 +121,10 @@ def test_a_client_that_leaves_frees_its_place(client: httpx.Client, explainer: F
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(post, client, 1)
         wait_until(lambda: explainer.calls)
-        with pytest.raises(httpx.ReadTimeout):
-            post(client, 2, timeout=httpx.Timeout(5, read=1))
-        with pytest.raises(httpx.ReadTimeout):
-            post(client, 3, timeout=httpx.Timeout(5, read=1))  # a full queue would have answered 503
-        wait_until(lambda: "apn_explain_images 1.0" in client.get("/metrics").text)
+        for red in (2, 3):  # a full queue would answer the second with 503
+            with pytest.raises(httpx.ReadTimeout):
+                post(client, red, timeout=httpx.Timeout(5, read=1))
+            wait_until(lambda: "apn_explain_images 1.0" in client.get("/metrics").text)  # the server has seen it leave
         explainer.gate.set()
         assert first.result().status_code == 200
     assert post(client, 4).status_code == 200
@@ -218,8 +217,8 @@ def test_the_shipped_weights_explain_a_picture() -> None:
     explain = LazyExplainer(WEIGHTS, detector)
     found = explain(load_image(picture(size=(900, 400))))
     names = [panel["name"] for panel in found["panels"]]
-    assert names[:3] == ["heat-map", "frequency-heat-map", "spectrum"]
-    assert names[3:] == ["amplitude-bands", "phase-bands"] + [
+    assert names[:4] == ["evidence-map", "heat-map", "frequency-heat-map", "spectrum"]
+    assert names[4:] == ["amplitude-bands", "phase-bands"] + [
         f"{k}-{n}" for n in (1, 2, 3) for k in ("purified", "residual")
     ]
     ExplanationAnswer.model_validate({"model": {"name": "a", "version": "1", "sha256": "0"}, **found})
