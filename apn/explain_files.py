@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 from PIL import Image
 
 from apn.detector import Detector
-from apn.explain_bands import BandEvidence
 from apn.explain_figures import explanation_figure, spectrum_figure
 from apn.explain_parts import Part, all_parts
 from apn.explanations import Explanation
@@ -56,25 +56,29 @@ def write_explanation(
     written = []
     title, model = Path(explanation.detection.path).name, f"{detector.name}, weights {detector.sha256[:12]}"
     parts = all_parts(explanation) if formats - {Format.JSON} else []
-    for kind in sorted(formats - {Format.JSON}):
-        written.append(folder / f"{name}.{kind}")
-        save_figure(explanation_figure(explanation, title, model, parts), written[-1])
-    if Format.JSON in formats:
-        written.append(folder / f"{name}.json")
-        text = json.dumps(explanation_json(explanation, detector), indent=2)
-        written[-1].write_text(text + "\n", encoding="utf-8")
+    parts_folder = folder / f"{name}-parts"
     if Format.PNG in formats:
-        written += _write_parts(explanation.bands, parts, folder / f"{name}-parts")
+        parts_folder.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(1) as beside:  # encoding leaves the interpreter to Matplotlib, which draws meanwhile
+        saved = beside.submit(_save_parts, parts, parts_folder) if Format.PNG in formats else None
+        for kind in sorted(formats - {Format.JSON}):
+            written.append(folder / f"{name}.{kind}")
+            save_figure(explanation_figure(explanation, title, model, parts), written[-1])
+        if Format.JSON in formats:
+            written.append(folder / f"{name}.json")
+            text = json.dumps(explanation_json(explanation, detector), indent=2)
+            written[-1].write_text(text + "\n", encoding="utf-8")
+        if saved:
+            written.append(parts_folder / "spectrum.png")
+            save_figure(spectrum_figure(explanation.bands), written[-1])
+            written += saved.result()
     return written
 
 
-def _write_parts(bands: BandEvidence, parts: Sequence[Part], folder: Path) -> list[Path]:
-    folder.mkdir(exist_ok=True)
-    written = [folder / "spectrum.png"]
-    save_figure(spectrum_figure(bands), written[0])
-    for part in parts:
-        written.append(folder / f"{part.name}.png")
-        Image.fromarray(part.pixels).save(written[-1], compress_level=1)
+def _save_parts(parts: Sequence[Part], folder: Path) -> list[Path]:
+    written = [folder / f"{part.name}.png" for part in parts]
+    for part, path in zip(parts, written, strict=True):
+        Image.fromarray(part.pixels).save(path, compress_level=1)
     return written
 
 
