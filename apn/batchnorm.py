@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from apn.distributed import mean_over_processes, world_size
+from apn.models.statistics import Standardize
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
@@ -55,7 +56,10 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 def synchronize_batchnorm(model: nn.Module, device_type: str) -> None:
     """Every batch norm in `model` will see all processes' batches as one. Parameters, buffers and their names stay."""
     if device_type != "cpu":
+        fixed = [(name, norm) for name, norm in model.named_modules() if isinstance(norm, Standardize) and norm.fixed]
         convert_sync_batchnorm(model)
+        for name, norm in fixed:  # it has nothing to share, and would follow the data
+            model.set_submodule(name, norm)
         return
     norms = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)]
     for name, layer in norms:

@@ -82,10 +82,11 @@ class ModelConfig(Settings):
     band_suppression: bool = Field(False, description="non-maximum suppression of overlapping bands")
     cut_weakest_bands: bool = Field(True, description="K > 15: weights below the 15th smallest become 0 (official)")
     channel_order: Literal["rgb", "bgr"] = Field("rgb", description="order the weights expect; input is always RGB")
-    head_start: Literal["default", "he"] = Field(
+    head_start: Literal["default", "he", "regressions"] = Field(
         "default",
         description="first weights of the heads: PyTorch's, under which the layers from backbone to logits "
-        "shrink the signal (official), or He's, which keep its size",
+        "shrink the signal (official); He's, which keep its size; or He's and in them the regressions of "
+        "loss.soft_labels, which the spatial branch then says from the first step on",
     )
     spatial_normalize: bool = Field(False, description="the weights' own mean and std before the spatial backbone")
     band_normalize: bool = Field(False, description="the same before the band encoders")
@@ -223,6 +224,11 @@ class LossConfig(Settings):
         "False: the labels (official)",
     )
     soft_label_batches: int = Field(175, ge=1, description="batches that these regressions are fitted on")
+    soft_label_crops: Literal["training", "centre"] = Field(
+        "training",
+        description="what these are fitted on: crops degraded as in training, or centre crops, half of them as they "
+        "are, the others saved as in the aligned protocol",
+    )
     soft_label_penalty: float = Field(
         2.0, gt=0, description="half of this times their squared weights is added to their mean loss"
     )
@@ -311,6 +317,9 @@ class TrainConfig(Settings):
     batch_size: int = Field(24, ge=2, description="global: over all processes")
     learning_rate: float = Field(1e-4, gt=0)
     basis_learning_rate: float = Field(1e-7, ge=0, description="of the two orthogonal bases")
+    head_learning_rate: float | None = Field(
+        None, ge=0, description="of APN's spatial heads and its classifier; None: the same"
+    )
     backbone_learning_rate: float | None = Field(
         None, description="of APN's spatial backbone, or of a baseline's; None: the same"
     )
@@ -367,6 +376,12 @@ class Config(Settings):
     def _teacher_has_a_weight(self) -> Self:
         if self.loss.semantic_teacher and not self.loss.semantic:
             raise ValueError("loss.semantic_teacher is set but loss.semantic is 0: the teacher would have no effect")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_start_as_what_is_fitted(self) -> Self:
+        if isinstance(self.model, ModelConfig) and self.model.head_start == "regressions" and not self.loss.soft_labels:
+            raise ValueError('model.head_start = "regressions" starts as those of loss.soft_labels, which is off')
         return self
 
     @model_validator(mode="after")

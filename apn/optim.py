@@ -14,19 +14,23 @@ from apn.models.apn import APN
 
 
 def model_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Adam (with decoupled weight decay if asked), slower for APN's bases and, if asked, for the backbone.
+    """Adam (with decoupled weight decay if asked), slower for APN's bases and, if asked, for the backbone and heads.
 
     model: an APN, or a baseline with its `backbone`; what does not require a gradient is left out.
     """
     bases = [model.spatial.artifact_basis, model.spatial.irrelevant_basis] if isinstance(model, APN) else []
     looks = model.spatial.looks() if isinstance(model, APN) else [model]
     backbone = [parameter for look in looks for parameter in look.get_submodule("backbone").parameters()]
-    taken = {id(parameter) for parameter in bases + backbone}
+    deciding = [*(look.get_submodule("head") for look in looks), model.classifier] if isinstance(model, APN) else []
+    heads = [parameter for head in deciding for parameter in head.parameters()]
+    taken = {id(parameter) for parameter in bases + backbone + heads}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
     backbone_rate = config.learning_rate if config.backbone_learning_rate is None else config.backbone_learning_rate
+    head_rate = config.learning_rate if config.head_learning_rate is None else config.head_learning_rate
     groups: list[dict[str, Any]] = [
         {"params": rest, "lr": config.learning_rate},
         {"params": backbone, "lr": backbone_rate},
+        {"params": heads, "lr": head_rate},
         {"params": bases, "lr": config.basis_learning_rate, "weight_decay": 0.0},
     ]
     groups = [{**g, "params": [p for p in g["params"] if p.requires_grad], "base_lr": g["lr"]} for g in groups]

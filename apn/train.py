@@ -15,12 +15,13 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric, seed_everything
+from lightning_fabric.wrappers import _FabricModule
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from apn.checkpoint import read_training
-from apn.config import Config, TrainConfig
+from apn.config import Config, ModelConfig, TrainConfig
 from apn.data.dataset import Batch, BatchLoader
 from apn.distributed import agree, device_type, gather, leave, lost_process_explained, share_buffers, start, world_size
 from apn.metrics import auc, balanced_accuracy, probabilities
@@ -83,6 +84,13 @@ def scale_to_unit_spread(model: APN, loader: BatchLoader, device: torch.device |
             last.weight.div_(spread)
             last.bias.div_(spread)
     return spread
+
+
+def unwrapped(model: nn.Module) -> APN:
+    """The APN in Fabric's wrapping."""
+    network = model.module if isinstance(model, _FabricModule) else model
+    assert isinstance(network, APN), "the settings allow it for APN alone"
+    return network
 
 
 def fit_soft_labels(soft_labels: SoftLabels, batches: Iterable[Batch], penalty: float) -> float:
@@ -238,6 +246,8 @@ class _Run:
             self.console.print(
                 f"soft labels: AUC {found:.4f} on the {config.loss.soft_label_batches} batches of their fit"
             )
+            if isinstance(config.model, ModelConfig) and config.model.head_start == "regressions":
+                self.trainee.soft_labels.start(unwrapped(self.trainee.model))
         self.validation = validation_loader(config, splits.validation)
         self.facts: dict[str, Any] = {
             "precision": precision,

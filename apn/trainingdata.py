@@ -11,7 +11,7 @@ from apn.data.layouts import parse_spec, read_data
 from apn.data.samples import REAL, Sample, require_both_classes
 from apn.data.sampling import BalancedBatches
 from apn.data.splits import leave_out, read_folds, split_by_group
-from apn.data.transforms import AlignedTransform, TrainTransform
+from apn.data.transforms import AlignedTransform, CentreTransform, TrainTransform, Transform
 from apn.data.verify import quarantine
 from apn.distributed import rank, world_size
 from apn.step import club_steps
@@ -73,7 +73,8 @@ def training_loaders(config: Config, samples: Sequence[Sample], start: int) -> t
 
 def label_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader:
     """This process's part of the batches that soft labels are fitted on."""
-    return _loader(config, samples, LABEL_STREAM, config.loss.soft_label_batches)
+    centre = CentreTransform(config.model.image_size) if config.loss.soft_label_crops == "centre" else None
+    return _loader(config, samples, LABEL_STREAM, config.loss.soft_label_batches, transform=centre)
 
 
 def spread_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader:
@@ -81,7 +82,15 @@ def spread_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader:
     return _loader(config, samples, LABEL_STREAM, SPREAD_BATCHES)
 
 
-def _loader(config: Config, samples: Sequence[Sample], stream: int, count: int, start: int = 0) -> BatchLoader:
+def _loader(
+    config: Config,
+    samples: Sequence[Sample],
+    stream: int,
+    count: int,
+    start: int = 0,
+    transform: Transform | None = None,
+) -> BatchLoader:
+    """transform: None is that of training crops."""
     batches = BalancedBatches(
         samples,
         config.train.batch_size,
@@ -94,7 +103,7 @@ def _loader(config: Config, samples: Sequence[Sample], stream: int, count: int, 
         balance=config.data.balance,
         pair_share=config.data.aligned_share,
     )
-    transform = TrainTransform(config.data.degradations, config.model.image_size)
+    transform = transform or TrainTransform(config.data.degradations, config.model.image_size)
     return training_loader(samples, transform, batches, num_workers=config.data.workers if count else 0)
 
 

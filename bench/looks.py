@@ -1,11 +1,12 @@
 """Which looks of the spatial branch carry over: a table of docs/results.md, no network trained.
 
-    python bench/looks.py --out runs/looks
+    python bench/looks.py --out runs/looks [--log] [--fit centre]
 
 A look is a view of the picture, perhaps at half of its size, perhaps less what its median shows, read by the mean and
-deviation of a stage of EfficientNet-Lite0. On each fold of `folds.json` a logistic regression a look learns from one
-training crop an image, as configs/apn-mini.toml degrades them; the logits of a set of looks are added, each in units of
-its spread, as the soft labels of apn-mini are. Tested on centre crops of 160 pixels of what the fold leaves out, saved
+deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of `folds.json` a logistic regression a
+look learns from one training crop an image, as configs/apn-mini.toml degrades them (--fit centre: from its centre, both
+aligned and as it is); the logits of a set of looks are added, each in units of its spread, as the soft labels of
+apn-mini are. Tested on centre crops of 160 pixels of what the fold leaves out, saved
 in several ways; AUC, means over the folds, of photographs against generated images:
 
     aligned, native: both so; JPEG first: both saved with quality 85 before they are aligned; generated JPEG: only the
@@ -73,6 +74,7 @@ SETS = (
     (*SHIPPED, "colour at a quarter, compared"),
 )
 WAYS = ("aligned", "native", "JPEG first", "half", "photographs half", "noise 5", "noise 1")
+FITTED = {"training": (0,), "centre": (1 + WAYS.index("aligned"), 1 + WAYS.index("native"))}  # crops of `read_all`
 COLUMNS = {  # how photographs and generated images are saved
     "aligned": ("aligned", "aligned"),
     "native": ("native", "native"),
@@ -96,8 +98,8 @@ def saved(pixels: Pixels, seed: int) -> list[Pixels]:
 class Reader:
     """Statistics of stages 1 and 2 of what looks see."""
 
-    def __init__(self) -> None:
-        backbone = build_backbone(f"{NETWORK}_stats12", pretrained=True).eval()
+    def __init__(self, *, log: bool = False) -> None:
+        backbone = build_backbone(f"{NETWORK}_{'log' if log else ''}stats12", pretrained=True).eval()
         assert isinstance(backbone, StageStatistics)
         self.backbone, self.normalize, self.median = backbone, Normalize(backbone), Median()
 
@@ -109,13 +111,13 @@ class Reader:
 
     def _statistics(self, picture: torch.Tensor, seen: Seen) -> torch.Tensor:
         pixels = self.normalize(VIEWS[seen.view]()(picture))
-        return statistics(self.backbone.maps(pixels)[seen.stage - 1])
+        return statistics(self.backbone.maps(pixels)[seen.stage - 1], log=self.backbone.log)
 
 
 @torch.inference_mode()
-def read_all(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+def read_all(samples: Sequence[Sample], *, log: bool) -> dict[str, np.ndarray]:
     """(N, 1 + len(WAYS), F) a look: of a training crop, then of each way of saving."""
-    reader = Reader()
+    reader = Reader(log=log)
     transform = TrainTransform(read_config(ROOT / "configs/apn-mini.toml").data.degradations, SIZE)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in LOOKS}
     for i, sample in enumerate(samples):
@@ -128,26 +130,27 @@ def read_all(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
     return {name: np.stack(found) for name, found in rows.items()}
 
 
-def kept(path: Path, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+def kept(path: Path, samples: Sequence[Sample], *, log: bool) -> dict[str, np.ndarray]:
     """`read_all`, from a file where it was done before."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **read_all(samples))  # type: ignore[arg-type]
+        np.savez(path, **read_all(samples, log=log))  # type: ignore[arg-type]
     with np.load(path) as found:
         return dict(found)
 
 
-def judge(samples: Sequence[Sample], tables: Sequence[np.ndarray]) -> np.ndarray:
-    """Means over the folds: AUC of each of COLUMNS; then found, noise 5, noise 1."""
+def judge(samples: Sequence[Sample], tables: Sequence[np.ndarray], fit: str) -> np.ndarray:
+    """Means over the folds, fitted on one of FITTED: AUC of each of COLUMNS; then found, noise 5, noise 1."""
     index = {sample.path: i for i, sample in enumerate(samples)}
     rows = []
     for fold in read_folds(CORPUS / "folds.json").values():
         train, test = leave_out(samples, fold.left_out_generators, fold.left_out_real_sources)
         mine, theirs = ([index[sample.path] for sample in part] for part in (train, test))
-        labels, logits = np.array([sample.label for sample in train]), np.zeros((len(theirs), len(WAYS)))
+        crops, logits = FITTED[fit], np.zeros((len(theirs), len(WAYS)))
+        labels = np.tile([sample.label for sample in train], len(crops))
         for table in tables:
-            seen = table[mine, 0]
-            decide = logistic(seen, labels, weights(train), PENALTY)
+            seen = np.concatenate([table[mine, crop] for crop in crops])
+            decide = logistic(seen, labels, np.tile(weights(train), len(crops)), PENALTY)
             spread = decide(seen).std()
             for i in range(len(WAYS)):
                 logits[:, i] += decide(table[theirs, 1 + i]) / spread
@@ -164,13 +167,15 @@ def judge(samples: Sequence[Sample], tables: Sequence[np.ndarray]) -> np.ndarray
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the features")
+    parser.add_argument("--log", action="store_true", help="deviations as logarithms")
+    parser.add_argument("--fit", choices=FITTED, default="training", help="what regressions are fitted on")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
-    tables = kept(options.out / "features.npz", samples)
+    tables = kept(options.out / f"features{'-log' if options.log else ''}.npz", samples, log=options.log)
     heads = ["looks", *COLUMNS, "found", "noise 5", "noise 1"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for names in SETS:
-        found = judge(samples, [tables[name] for name in names])
+        found = judge(samples, [tables[name] for name in names], options.fit)
         cells = [*(f"{one:.3f}" for one in found[: len(COLUMNS)]), *(f"{one:.0%}" for one in found[len(COLUMNS) :])]
         print("| " + " | ".join(["; ".join(names), *cells]) + " |", flush=True)
 

@@ -57,6 +57,7 @@ def test_settings_are_frozen() -> None:
             r"data.degradations: .*jpeg_quality as \(low, high\), found \(90, 30\)",
         ),
         ("[loss]\nsemantic_teacher = 'resnet18'\nsemantic = 0", "all: .*the teacher would have no effect"),
+        ("[model]\nhead_start = 'regressions'", r"all: .*starts as those of loss\.soft_labels, which is off"),
         ("[model]\narchitecture = 'npr'\n[train]\nunit_spread = true", "all: .*APN's classifier, which npr has not"),
     ],
 )

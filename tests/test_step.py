@@ -151,9 +151,9 @@ def test_cosine_ends_near_zero_and_halves_in_the_middle() -> None:
     assert model_rate_factor(config, 99) == pytest.approx(0.5 * (1 - np.cos(np.pi / 100)))
 
 
-def test_bases_and_backbone_have_rates_of_their_own(halves: Halves) -> None:
+def test_bases_backbone_and_heads_have_rates_of_their_own(halves: Halves) -> None:
     _, trainee, _, _ = halves
-    config = TrainConfig(learning_rate=1e-3, backbone_learning_rate=1e-5, weight_decay=0.1)
+    config = TrainConfig(learning_rate=1e-3, backbone_learning_rate=1e-5, head_learning_rate=1e-4, weight_decay=0.1)
     model = trainee.model.module
     optimizer = model_optimizer(model, config)
     set_rates(optimizer, 0.5)
@@ -162,6 +162,7 @@ def test_bases_and_backbone_have_rates_of_their_own(halves: Halves) -> None:
     for name, parameter in model.named_parameters():
         group = group_of[id(parameter)]
         basis, backbone = name.endswith("_basis"), name.startswith("spatial.backbone.")
-        assert group["lr"] == 0.5 * (1e-7 if basis else 1e-5 if backbone else 1e-3)
+        head = name.startswith(("spatial.head.", "classifier."))
+        assert group["lr"] == 0.5 * (1e-7 if basis else 1e-5 if backbone else 1e-4 if head else 1e-3)
         assert group["weight_decay"] == (0 if basis else 0.1)
     assert club_optimizer(trainee.clubs, config).param_groups[0]["lr"] == 1e-5

@@ -21,6 +21,7 @@ from apn.config import Config, DataConfig, ModelConfig, TrainConfig
 from apn.data.dataset import Batch
 from apn.data.samples import read_samples, write_manifest
 from apn.models.apn import APN
+from apn.models.soft_labels import SoftLabels
 from apn.step import NonFiniteLossError, apn_half, build_trainee
 from apn.train import Clock, TrainResult, is_finished, read_splits
 from apn.trainingdata import spread_loader
@@ -116,25 +117,45 @@ def test_a_resumed_run_draws_the_same_random_numbers(
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def soft_config(toy: Path) -> Config:
+def soft_config(toy: Path, head_start: str = "default") -> Config:
     look = {"view": "residual", "backbone": "tf_efficientnet_lite0_stats1", "reference": "median"}
-    config = toy_config(
-        toy, steps=4, ema_decay=0.9, model={"spatial_backbone": "tf_efficientnet_lite0_stats2", "further_looks": [look]}
-    )
-    loss = config.loss.model_copy(update={"soft_labels": True, "soft_label_batches": 6})
-    return config.model_copy(update={"loss": loss})
+    model = {"spatial_backbone": "tf_efficientnet_lite0_logstats2", "further_looks": [look]}
+    config = toy_config(toy, steps=4, ema_decay=0.9, model=model)
+    centre = {"soft_labels": True, "soft_label_batches": 6, "soft_label_crops": "centre"}
+    parts = {
+        "model": config.model.model_copy(update={"head_start": head_start}),
+        "loss": config.loss.model_copy(update=centre),
+    }
+    return config.model_copy(update=parts)
 
 
-def test_soft_labels_are_fitted_once(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("head_start", ["default", "regressions"])
+def test_soft_labels_are_fitted_once(
+    head_start: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A resumed run has those that it began with."""
-    run(soft_config(toy), tmp_path / "whole")
+    config = soft_config(toy, head_start)
+    run(config, tmp_path / "whole")
     with monkeypatch.context() as patch:
         interrupt_at(1, patch)
-        run(soft_config(toy), tmp_path / "parts")
+        run(config, tmp_path / "parts")
     monkeypatch.setattr(apn.train, "fit_soft_labels", None)
-    run(soft_config(toy), tmp_path / "parts", resume=tmp_path / "parts")
+    run(config, tmp_path / "parts", resume=tmp_path / "parts")
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
     assert logged(tmp_path / "parts", "total") == logged(tmp_path / "whole", "total")
+
+
+def test_a_run_goes_on_from_its_regressions(toy: Path, tmp_path: Path) -> None:
+    """Where heads hold still, what is saved says by its spatial branch what they say."""
+    config = soft_config(toy, "regressions")
+    train = config.train.model_copy(update={"head_learning_rate": 0.0, "basis_learning_rate": 0.0})
+    run(config.model_copy(update={"train": train}), tmp_path / "run")
+    network, image = load_model(tmp_path / "run/last").eval(), noise(4)
+    soft_labels = SoftLabels(network)
+    soft_labels.load_state_dict(load_state(tmp_path / "run/last")["soft_labels"])
+    with torch.no_grad():
+        found, expected = network.spatial_logits(image).softmax(dim=1), soft_labels(image)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_soft_labels_ask_for_trunks_that_do_not_learn(toy: Path, tmp_path: Path) -> None:

@@ -163,6 +163,17 @@ class NativeTransform:
         return center_crop(pixels, self.size)
 
 
+@dataclass(frozen=True)
+class CentreTransform:
+    """The centre crop of an even draw of both protocols, native or aligned."""
+
+    size: int = CROP_SIZE
+
+    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        cut = center_crop(pixels, self.size)
+        return cut if rng.random() < 0.5 else jpeg(cut, ALIGNED_QUALITY)
+
+
 def _random_quality(between: tuple[int, int], rng: np.random.Generator) -> int:
     return int(rng.integers(between[0], between[1] + 1))
 

@@ -65,7 +65,7 @@ class APN(nn.Module):
         self.frequency = FrequencyBranch(config)
         self.spatial = SpatialBranch(config)
         self.classifier = classifier(config.embedding_dim)
-        if config.head_start == "he":
+        if config.head_start != "default":
             for head in (*(look.head for look in self.spatial.looks()), self.classifier):
                 head.apply(he_start)
 

@@ -49,7 +49,7 @@ def build_backbone(name: str, *, pretrained: bool = False, image_size: int | Non
     """
     if read := STATISTICS.fullmatch(name):
         whole = build_backbone(read["whole"], pretrained=pretrained, image_size=image_size)
-        return StageStatistics(whole, [int(stage) for stage in read["stages"]], name)
+        return StageStatistics(whole, [int(stage) for stage in read["stages"]], name, log=bool(read["log"]))
     if name in OWN_BACKBONES:
         if pretrained:
             raise ValueError(f"backbone {name!r} has no pretrained weights: set its `pretrained` to false")
@@ -73,8 +73,9 @@ def build_backbone(name: str, *, pretrained: bool = False, image_size: int | Non
         ) from error
 
 
-# "tf_efficientnet_lite0_stats1246": the network stays as it is, and is read by the statistics of these stages.
-STATISTICS = re.compile(r"(?P<whole>\w+)_stats(?P<stages>[1-9]+)")
+# "tf_efficientnet_lite0_stats1246": the network stays as it is, and is read by the statistics of these stages;
+# "..._logstats1246": by these with deviations as logarithms.
+STATISTICS = re.compile(r"(?P<whole>\w+)_(?P<log>log)?stats(?P<stages>[1-9]+)")
 
 
 # Weights that come as a package of the Python index, for machines that cannot reach a model hub. These were converted

@@ -40,11 +40,13 @@ def folded(module: Module) -> Module:
 
 
 class _Tracer(fx.Tracer):
-    """Sees timm's batch norms with an activation inside, and its convolutions that pad by what they are given, as one
-    step, like torch's own layers."""
+    """Sees batch norms that are more than torch's, such as timm's with an activation inside, and timm's convolutions
+    that pad by what they are given, as one step, like torch's own layers."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.BatchNorm2d | nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d | nn.Conv2d) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 def _normed_convolutions(module: nn.Module) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,8 @@ Dimensions: B batch, N features of a look.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from apn.metrics import auc
 from apn.models.apn import APN
 from apn.models.backbones import num_features
-from apn.models.statistics import StageStatistics
+from apn.models.spatial import Contrast
+from apn.models.statistics import StageStatistics, Standardize
 
 UNPENALIZED = 1e6  # C of the regression that only scales the sum
 MOST_ITERATIONS = 1000
@@ -45,7 +47,8 @@ class SoftLabels(nn.Module):
         self.views, self.spatial = copy.deepcopy(model.views).eval(), copy.deepcopy(model.spatial).eval()
         self.requires_grad_(False)
         for i, look in enumerate(self.spatial.looks()):
-            self.register_buffer(f"weight{i}", torch.zeros(num_features(look.backbone), 1))
+            for name in ("mean", "deviation", "weight"):  # (N,) each; weight: of features in units of their deviation
+                self.register_buffer(f"{name}{i}", torch.zeros(num_features(look.backbone)))
         self.register_buffer("bias", torch.zeros(1))
 
     def train(self, mode: bool = True) -> "SoftLabels":
@@ -65,22 +68,62 @@ class SoftLabels(nn.Module):
         Returns the AUC of these labels, on the crops that it was fitted on.
         """
         logits, weights = np.zeros(len(labels)), []
-        for own in features:
+        for i, own in enumerate(features):
             regression = make_pipeline(
                 StandardScaler(), LogisticRegression(C=1 / (penalty * len(labels)), max_iter=MOST_ITERATIONS)
             )
             found = regression.fit(own, labels).decision_function(own)
             scaler, fitted = (step for _, step in regression.steps)
-            weight = fitted.coef_[0] / scaler.scale_ / found.std()
-            weights.append(weight)
-            logits += own @ weight
+            self._set(f"mean{i}", scaler.mean_)
+            self._set(f"deviation{i}", scaler.scale_)
+            weights.append(fitted.coef_[0] / found.std())
+            logits += scaler.transform(own) @ weights[-1]
         scale = LogisticRegression(C=UNPENALIZED).fit(logits[:, None], labels)
         for i, weight in enumerate(weights):
-            self.get_buffer(f"weight{i}").copy_(torch.from_numpy(weight * scale.coef_[0])[:, None])
+            self._set(f"weight{i}", weight * scale.coef_[0, 0])
         self.bias.fill_(scale.intercept_[0])
         return auc(labels, logits)
 
+    def _set(self, name: str, values: np.ndarray) -> None:
+        self.get_buffer(name).copy_(torch.from_numpy(values))
+
     def forward(self, image: Tensor) -> Tensor:
-        each = [one @ self.get_buffer(f"weight{i}") for i, one in enumerate(self.features(image))]  # (B, 1)
-        logit = torch.stack(each).sum(dim=0) + self.bias
-        return torch.cat([torch.sigmoid(-logit), torch.sigmoid(logit)], dim=1)
+        logit = self.bias
+        for i, one in enumerate(self.features(image)):
+            mean, deviation, weight = (self.get_buffer(f"{name}{i}") for name in ("mean", "deviation", "weight"))
+            logit = logit + (one - mean) / deviation @ weight  # (B,)
+        return torch.stack([torch.sigmoid(-logit), torch.sigmoid(logit)], dim=1)
+
+    @torch.no_grad()
+    def start(self, model: APN) -> None:
+        """`model`, an APN of the same settings, says by its spatial branch what these say, from here on.
+
+        Two units of each ReLU are the logit and its negative; one direction of the artifact subspace carries it; what
+        else there is keeps its weights, and has none yet in the logits. Linear probing before fine-tuning: Kumar et
+        al., "Fine-tuning can distort pretrained features and underperform out-of-distribution", ICLR 2022.
+        """
+        direction = model.spatial.artifact_basis[0]  # (D,)
+        looks = model.spatial.looks()
+        for i, look in enumerate(looks):
+            mean, deviation, weight = (self.get_buffer(f"{name}{i}") for name in ("mean", "deviation", "weight"))
+            first, _, last = cast(Iterable[nn.Linear], look.head)
+            whole = look.contrast if isinstance(look.contrast, Contrast) else look.backbone
+            norm = cast(Standardize, whole.standardize)
+            norm.fix(mean, deviation)
+            weight = weight / norm((mean + deviation)[None])[0]  # 1 but where a filter sees next to no difference
+            first.weight[:2] = torch.stack([weight, -weight])
+            first.bias[:2] = 0
+            last.weight.sub_(torch.outer(direction, direction @ last.weight))
+            last.weight[:, 0] += direction
+            last.weight[:, 1] -= direction
+            last.bias.sub_(direction * (direction @ last.bias))
+        first, *others = cast(Iterable[nn.Linear], model.classifier[::2])  # between them the ReLUs
+        first.weight[:2] = torch.stack([direction, -direction]) * len(looks)  # of their mean
+        first.bias[:2] = 0
+        for layer in others:
+            layer.weight[:2] = 0
+            layer.weight[:2, :2] = torch.eye(2)
+            layer.bias[:2] = 0
+        last = others[-1]
+        last.weight[:, :2] = torch.tensor([[-0.5, 0.5], [0.5, -0.5]])
+        last.bias.copy_(torch.cat([-self.bias, self.bias]) / 2)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from apn.config import ModelConfig, Reference
 from apn.models.backbones import Normalize, build_backbone, num_features
+from apn.models.statistics import Standardize
 
 
 class SpatialOutput(NamedTuple):
@@ -34,9 +35,8 @@ class Contrast(nn.Module):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        # A filter may see next to no difference and counts as much: the floor of the variance is far below. None is the
-        # mean of all batches from the first on: of the variance 1 that a new norm has, nothing is left to drown it.
-        self.standardize = nn.BatchNorm1d(num_features, affine=False, momentum=None, eps=1e-8)
+        # A filter may see next to no difference and counts as much: the floor of the variance is far below.
+        self.standardize = Standardize(num_features, eps=1e-8)
 
     def forward(self, features: Tensor) -> Tensor:
         image, reference = features.unflatten(0, (2, -1))  # chunk would fix the batch size of an exported graph
@@ -54,6 +54,10 @@ class Look(nn.Module):
         self.dropout = nn.Dropout(config.spatial_dropout)
         self.head = nn.Sequential(nn.Linear(num_features(self.backbone), dim), nn.ReLU(), nn.Linear(dim, dim))
         self.normalize = Normalize(self.backbone) if config.spatial_normalize else nn.Identity()
+        if config.head_start == "regressions":  # which are of features that stay what they were
+            for norm in self.modules():
+                if isinstance(norm, Standardize):
+                    norm.fixed = True
 
     def features(self, image: Tensor) -> Tensor:
         """(B, N). References go with their images, so that batch norms see both."""

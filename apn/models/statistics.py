@@ -17,15 +17,41 @@ from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 
 
+class Standardize(nn.BatchNorm1d):
+    """Features (B, N) of a trunk that never learns -> each with mean 0 and deviation 1: those of all batches.
+
+    None of its momentum is a choice: the trunk does not change, so that the mean of all batches is the best there is.
+    fixed: both were set, and what is seen in training leaves them.
+    """
+
+    def __init__(self, num_features: int, *, eps: float = 1e-5, fixed: bool = False) -> None:
+        super().__init__(num_features, affine=False, momentum=None, eps=eps)
+        self.fixed = fixed
+
+    def train(self, mode: bool = True) -> "Standardize":
+        super().train(mode and not self.fixed)
+        return self
+
+    def fix(self, mean: Tensor, deviation: Tensor) -> None:
+        """Both (N,). Of a deviation under the root of eps less than 1 is made, as a batch norm does."""
+        assert self.running_mean is not None, "batch norm without running statistics"
+        assert self.running_var is not None, "batch norm without running statistics"
+        self.running_mean.copy_(mean)
+        self.running_var.copy_((deviation.square() - self.eps).clamp(min=0))
+        self.fixed = True
+        self.eval()
+
+
 class StageStatistics(nn.Module):
     """Image (B, 3, H, W) -> standardised mean and deviation over places of the chosen stages' channels (B, N).
 
     stages: which of the network's, from 1, in rising order; what follows the last is dropped. Only the mean and
-    variance that the features are standardised by follow the data, as a batch norm's do.
+    variance that the features are standardised by follow the data, as a batch norm's do. log: the deviation's logarithm
+    instead, in which twice as strong an answer is one step, however strong it was.
     Raises ValueError for another network than a timm EfficientNet, or a stage that it does not have.
     """
 
-    def __init__(self, network: nn.Module, stages: Sequence[int], name: str) -> None:
+    def __init__(self, network: nn.Module, stages: Sequence[int], name: str, *, log: bool = False) -> None:
         super().__init__()
         rising = list(stages) == sorted(set(stages))
         if not isinstance(network, EfficientNet) or not rising or stages[-1] > len(network.blocks):
@@ -33,13 +59,13 @@ class StageStatistics(nn.Module):
         self.stem = nn.Sequential(network.conv_stem, network.bn1)
         self.stages = nn.ModuleList(list(network.blocks)[: stages[-1]])
         self.chosen = frozenset(stages)
+        self.log = log
         self.pretrained_cfg = network.pretrained_cfg
         self.requires_grad_(False)
         with torch.no_grad():
             channels = sum(maps.shape[1] for maps in self.maps(torch.zeros(1, 3, 64, 64)))
         self.num_features = 2 * channels
-        # The trunk does not change, so that the mean of all batches, momentum None, is the best there is.
-        self.standardize = nn.BatchNorm1d(self.num_features, affine=False, momentum=None)
+        self.standardize = Standardize(self.num_features)
         self.train()
 
     def train(self, mode: bool = True) -> "StageStatistics":
@@ -59,12 +85,12 @@ class StageStatistics(nn.Module):
         return found
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.standardize(torch.cat([statistics(maps) for maps in self.maps(image)], dim=1))
+        return self.standardize(torch.cat([statistics(maps, log=self.log) for maps in self.maps(image)], dim=1))
 
 
-def statistics(maps: Tensor) -> Tensor:
-    """(B, F, h, w) -> mean and standard deviation over places (B, 2 F)."""
+def statistics(maps: Tensor, *, log: bool = False) -> Tensor:
+    """(B, F, h, w) -> mean and standard deviation over places, or the natural logarithm of that (B, 2 F)."""
     mean = maps.mean(dim=(2, 3))
     # The floor keeps the gradient finite where a channel is the same everywhere.
-    variance = (maps - mean[:, :, None, None]).square().mean(dim=(2, 3))
-    return torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)
+    variance = (maps - mean[:, :, None, None]).square().mean(dim=(2, 3)) + 1e-6
+    return torch.cat([mean, variance.log() / 2 if log else variance.sqrt()], dim=1)

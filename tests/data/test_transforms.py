@@ -14,6 +14,7 @@ from apn.crops import center_crop, random_crop
 from apn.data import transforms
 from apn.data.transforms import (
     AlignedTransform,
+    CentreTransform,
     DegradationConfig,
     NativeTransform,
     TrainTransform,
@@ -226,6 +227,15 @@ def test_evaluation_transforms_use_no_chance() -> None:
     np.testing.assert_array_equal(NativeTransform()(picture, rng(1)), crop)
     for seed in (1, 2):
         np.testing.assert_array_equal(AlignedTransform()(picture, rng(seed)), jpeg(crop, 96))
+
+
+def test_centre_crops_are_half_native_and_half_aligned() -> None:
+    picture = noise(250, 300)
+    native, aligned = center_crop(picture, 64), jpeg(center_crop(picture, 64), 96)
+    found = [CentreTransform(64)(picture, rng(seed)) for seed in range(40)]
+    saved = [bool((one == aligned).all()) for one in found]
+    assert all((one == (aligned if was else native)).all() for one, was in zip(found, saved, strict=True))
+    assert 10 < sum(saved) < 30
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The frozen backbone read by its stages' statistics: closed forms, and that nothing in it learns."""
 
+import math
+
 import pytest
 import timm
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 
 from apn.models.backbones import build_backbone, normalization, num_features
 from apn.models.folding import folded
-from apn.models.statistics import StageStatistics, statistics
+from apn.models.statistics import StageStatistics, Standardize, statistics
 
 NAME = "tf_efficientnet_lite0_stats13"
 CHANNELS = 16 + 40  # of Lite0's first and third stage
@@ -18,6 +20,26 @@ def test_statistics_of_a_known_map() -> None:
     maps = torch.tensor([[[[1.0, 3.0], [1.0, 3.0]], [[5.0, 5.0], [5.0, 5.0]]]])  # (1, 2, 2, 2)
     found = statistics(maps)
     torch.testing.assert_close(found, torch.tensor([[2.0, 5.0, 1.0, 0.0]]), rtol=1e-4, atol=2e-3)
+
+
+def test_logarithms_of_deviations() -> None:
+    maps = torch.tensor([[[[1.0, 3.0], [1.0, 3.0]], [[2.0, 10.0], [2.0, 10.0]]]])  # (1, 2, 2, 2)
+    torch.testing.assert_close(statistics(maps, log=True), torch.tensor([[2.0, 6.0, 0.0, math.log(4)]]))
+    backbone, image = build_backbone(NAME.replace("stats", "logstats")).eval(), noise(2)
+    plain = torch.cat([statistics(one) for one in backbone.maps(image)], dim=1)
+    deviations = torch.cat([torch.zeros(16), torch.ones(16), torch.zeros(40), torch.ones(40)]) > 0
+    expected = torch.where(deviations, plain.clamp(min=1e-9).log(), plain)
+    torch.testing.assert_close(backbone(image), expected, rtol=1e-4, atol=1e-4)  # a new norm leaves them
+
+
+def test_what_is_fixed_does_not_follow_the_data() -> None:
+    norm, mean, deviation = Standardize(3, eps=1e-4), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 0.5, 1e-3])
+    norm.fix(mean, deviation)
+    norm.train()
+    features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    expected = (features - mean) / torch.tensor([2.0, 0.5, 1e-2])  # of no more than the root of eps
+    torch.testing.assert_close(norm(features), expected)
+    torch.testing.assert_close(norm.running_mean, mean)
 
 
 def test_statistics_have_a_gradient_where_nothing_varies() -> None:
