@@ -1,6 +1,6 @@
 """Which looks of the spatial branch carry over: a table of docs/results.md, no network trained.
 
-    python bench/looks.py --out runs/looks [--log] [--fit centre]
+    python bench/looks.py --out runs/looks [--log] [--fit centre] [--four]
 
 A look is a view of the picture, perhaps at half of its size, perhaps less what its median shows, read by the mean and
 deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of `folds.json` a logistic regression a
@@ -63,11 +63,12 @@ LOOKS = {
 }
 BEFORE = ("brightness", "colour, compared")  # until the look at half
 SHIPPED = ("colour", "colour at half, compared")
+FOUR = (*BEFORE, *SHIPPED)  # of apn-mini as it ships
 SETS = (
     *((name,) for name in LOOKS),
     BEFORE,
     (*BEFORE, "colour at half, compared"),
-    (*BEFORE, *SHIPPED),
+    FOUR,
     SHIPPED,
     (*SHIPPED, "colour, compared"),
     (*SHIPPED, "brightness"),
@@ -115,26 +116,26 @@ class Reader:
 
 
 @torch.inference_mode()
-def read_all(samples: Sequence[Sample], *, log: bool) -> dict[str, np.ndarray]:
+def read_all(samples: Sequence[Sample], names: Sequence[str], *, log: bool) -> dict[str, np.ndarray]:
     """(N, 1 + len(WAYS), F) a look: of a training crop, then of each way of saving."""
     reader = Reader(log=log)
     transform = TrainTransform(read_config(ROOT / "configs/apn-mini.toml").data.degradations, SIZE)
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in LOOKS}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for i, sample in enumerate(samples):
         pixels = load_image(sample.path).pixels
         shown = [transform(pixels, np.random.default_rng(i)), *saved(pixels, i)]
         crops = np.stack([center_crop(one, SIZE) for one in shown])
         image = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
-        for name, seen in LOOKS.items():
-            rows[name].append(reader.read(image, seen).numpy())
+        for name in names:
+            rows[name].append(reader.read(image, LOOKS[name]).numpy())
     return {name: np.stack(found) for name, found in rows.items()}
 
 
-def kept(path: Path, samples: Sequence[Sample], *, log: bool) -> dict[str, np.ndarray]:
+def kept(path: Path, samples: Sequence[Sample], names: Sequence[str], *, log: bool) -> dict[str, np.ndarray]:
     """`read_all`, from a file where it was done before."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **read_all(samples, log=log))  # type: ignore[arg-type]
+        np.savez(path, **read_all(samples, names, log=log))  # type: ignore[arg-type]
     with np.load(path) as found:
         return dict(found)
 
@@ -168,13 +169,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the features")
     parser.add_argument("--log", action="store_true", help="deviations as logarithms")
+    parser.add_argument("--four", action="store_true", help="only those that apn-mini has")
     parser.add_argument("--fit", choices=FITTED, default="training", help="what regressions are fitted on")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
-    tables = kept(options.out / f"features{'-log' if options.log else ''}.npz", samples, log=options.log)
+    kind = f"features{'-log' if options.log else ''}{'-four' if options.four else ''}.npz"
+    tables = kept(options.out / kind, samples, FOUR if options.four else tuple(LOOKS), log=options.log)
     heads = ["looks", *COLUMNS, "found", "noise 5", "noise 1"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-    for names in SETS:
+    for names in [(name,) for name in FOUR] + [FOUR] if options.four else SETS:
         found = judge(samples, [tables[name] for name in names], options.fit)
         cells = [*(f"{one:.3f}" for one in found[: len(COLUMNS)]), *(f"{one:.0%}" for one in found[len(COLUMNS) :])]
         print("| " + " | ".join(["; ".join(names), *cells]) + " |", flush=True)

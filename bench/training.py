@@ -62,7 +62,8 @@ ROWS = {
 
 def configure(network: str, row: Row, batch: int) -> Config:
     """apn-base or apn-mini without fetched weights, which change no time, and without soft labels, which need a fit."""
-    model = ["model.pretrained=false", "model.pretrained_irrelevant=false", "loss.soft_labels=false"]
+    model = ["model.pretrained=false", "model.pretrained_irrelevant=false"]
+    model += ["model.head_start=he", "loss.soft_labels=false"]
     train = [f"train.batch_size={batch}", f"train.club_data={row.club_data}", f"train.precision={row.precision}"]
     train += ["train.club_steps=3", f"train.recompute_bands={str(row.recompute).lower()}"]
     return read_config(CONFIGS / f"apn-{network}.toml", (*model, *train))

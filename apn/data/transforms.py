@@ -165,7 +165,7 @@ class NativeTransform:
 
 @dataclass(frozen=True)
 class CentreTransform:
-    """The centre crop of an even draw of both protocols, native or aligned."""
+    """The centre crop under one of both protocols, native or aligned, with even odds."""
 
     size: int = CROP_SIZE
 

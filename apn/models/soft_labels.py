@@ -109,7 +109,7 @@ class SoftLabels(nn.Module):
             first, _, last = cast(Iterable[nn.Linear], look.head)
             whole = look.contrast if isinstance(look.contrast, Contrast) else look.backbone
             norm = cast(Standardize, whole.standardize)
-            norm.fix(mean, deviation)
+            norm.set(mean, deviation)
             weight = weight / norm((mean + deviation)[None])[0]  # 1 but where a filter sees next to no difference
             first.weight[:2] = torch.stack([weight, -weight])
             first.bias[:2] = 0

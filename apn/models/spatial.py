@@ -57,7 +57,7 @@ class Look(nn.Module):
         if config.head_start == "regressions":  # which are of features that stay what they were
             for norm in self.modules():
                 if isinstance(norm, Standardize):
-                    norm.fixed = True
+                    norm.fix()
 
     def features(self, image: Tensor) -> Tensor:
         """(B, N). References go with their images, so that batch norms see both."""

@@ -18,28 +18,31 @@ from torch import Tensor, nn
 
 
 class Standardize(nn.BatchNorm1d):
-    """Features (B, N) of a trunk that never learns -> each with mean 0 and deviation 1: those of all batches.
+    """Features (B, N) of a trunk that never learns -> each with mean 0 and deviation 1.
 
-    None of its momentum is a choice: the trunk does not change, so that the mean of all batches is the best there is.
-    fixed: both were set, and what is seen in training leaves them.
+    The trunk does not change, so that the mean of all batches, momentum None, is the best there is. Once it is `fixed`,
+    what is seen in training moves neither.
     """
 
-    def __init__(self, num_features: int, *, eps: float = 1e-5, fixed: bool = False) -> None:
+    def __init__(self, num_features: int, *, eps: float = 1e-5) -> None:
         super().__init__(num_features, affine=False, momentum=None, eps=eps)
-        self.fixed = fixed
+        self.fixed = False
 
     def train(self, mode: bool = True) -> "Standardize":
         super().train(mode and not self.fixed)
         return self
 
-    def fix(self, mean: Tensor, deviation: Tensor) -> None:
-        """Both (N,). Of a deviation under the root of eps less than 1 is made, as a batch norm does."""
+    def fix(self) -> None:
+        """Mean and deviation stay what they are."""
+        self.fixed = True
+        self.eval()
+
+    def set(self, mean: Tensor, deviation: Tensor) -> None:
+        """Both (N,). A deviation under the root of eps becomes less than 1, as in a batch norm."""
         assert self.running_mean is not None, "batch norm without running statistics"
         assert self.running_var is not None, "batch norm without running statistics"
         self.running_mean.copy_(mean)
         self.running_var.copy_((deviation.square() - self.eps).clamp(min=0))
-        self.fixed = True
-        self.eval()
 
 
 class StageStatistics(nn.Module):

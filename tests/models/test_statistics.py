@@ -34,7 +34,8 @@ def test_logarithms_of_deviations() -> None:
 
 def test_what_is_fixed_does_not_follow_the_data() -> None:
     norm, mean, deviation = Standardize(3, eps=1e-4), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 0.5, 1e-3])
-    norm.fix(mean, deviation)
+    norm.set(mean, deviation)
+    norm.fix()
     norm.train()
     features = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
     expected = (features - mean) / torch.tensor([2.0, 0.5, 1e-2])  # of no more than the root of eps
