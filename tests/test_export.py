@@ -34,7 +34,7 @@ SETTINGS = {
     "compared": tiny_config(spatial_reference="median", spatial_backbone="resnet18"),
     "more looks": tiny_config(
         spatial_backbone="resnet18",
-        further_looks=LOOKS,
+        further_looks=[*LOOKS, {"view": "residual", "backbone": "tf_efficientnet_lite0_logstats1"}],
     ),
 }
 
