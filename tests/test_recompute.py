@@ -8,6 +8,7 @@ from torch import nn
 
 from apn.batchnorm import GlobalBatchNorm, statistics_kept, synchronize_batchnorm
 from apn.models.apn import APN
+from apn.models.statistics import Standardize
 from apn.recompute import recompute_bands
 
 
@@ -119,3 +120,14 @@ def test_batch_norm_over_one_process_is_torchs(training: bool) -> None:
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-9, atol=1e-9, msg=key)
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(synchronized.state_dict()[key], value, rtol=1e-9, atol=1e-9, msg=key)
+
+
+def test_a_fixed_norm_stays_one_on_gpus() -> None:
+    """The others become torch's; what is fixed would follow the data there."""
+    fixed, follows = Standardize(3), Standardize(3)
+    fixed.fix()
+    model = nn.Sequential(nn.BatchNorm1d(3), fixed, follows)
+    synchronize_batchnorm(model, "cuda")
+    assert [type(layer) for layer in model] == [nn.SyncBatchNorm, Standardize, nn.SyncBatchNorm]
+    assert model[1] is fixed
+    assert not model.train()[1].training

@@ -170,8 +170,7 @@ class CentreTransform:
     size: int = CROP_SIZE
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        cut = center_crop(pixels, self.size)
-        return cut if rng.random() < 0.5 else jpeg(cut, ALIGNED_QUALITY)
+        return (center_crop if rng.random() < 0.5 else align)(pixels, self.size)
 
 
 def _random_quality(between: tuple[int, int], rng: np.random.Generator) -> int:

@@ -7,7 +7,7 @@ Dimensions: B batch, N features of a look.
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -87,10 +87,14 @@ class SoftLabels(nn.Module):
     def _set(self, name: str, values: np.ndarray) -> None:
         self.get_buffer(name).copy_(torch.from_numpy(values))
 
+    def _fitted(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Mean, deviation and weight of the features of each look."""
+        for i in range(len(self.spatial.looks())):
+            yield self.get_buffer(f"mean{i}"), self.get_buffer(f"deviation{i}"), self.get_buffer(f"weight{i}")
+
     def forward(self, image: Tensor) -> Tensor:
         logit = self.bias
-        for i, one in enumerate(self.features(image)):
-            mean, deviation, weight = (self.get_buffer(f"{name}{i}") for name in ("mean", "deviation", "weight"))
+        for one, (mean, deviation, weight) in zip(self.features(image), self._fitted(), strict=True):
             logit = logit + (one - mean) / deviation @ weight  # (B,)
         return torch.stack([torch.sigmoid(-logit), torch.sigmoid(logit)], dim=1)
 
@@ -104,8 +108,7 @@ class SoftLabels(nn.Module):
         """
         direction = model.spatial.artifact_basis[0]  # (D,)
         looks = model.spatial.looks()
-        for i, look in enumerate(looks):
-            mean, deviation, weight = (self.get_buffer(f"{name}{i}") for name in ("mean", "deviation", "weight"))
+        for look, (mean, deviation, weight) in zip(looks, self._fitted(), strict=True):
             first, _, last = cast(Iterable[nn.Linear], look.head)
             whole = look.contrast if isinstance(look.contrast, Contrast) else look.backbone
             norm = cast(Standardize, whole.standardize)
