@@ -6,7 +6,7 @@ Dimensions: N images. Labels: 0 real, 1 generated.
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,12 +21,31 @@ ECE_BINS = 15
 
 
 @dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The verdict is `real` under `real_below`, `generated` from `generated_from` on, else `unsure`.
+
+    target_fpr, target_fnr: the share of real images called generated, and of generated ones called real, that they were
+    chosen for on held-out images; None if unknown.
+    """
+
+    real_below: float = 0.5
+    generated_from: float = 0.5
+    target_fpr: float | None = None
+    target_fnr: float | None = None
+
+    def verdict(self, probability: float) -> Verdict:
+        if probability >= self.generated_from:
+            return "generated"
+        return "real" if probability < self.real_below else "unsure"
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """probability = sigmoid(logit / temperature), or a step-wise linear map through (knots_logit, knots_probability).
 
-    real_below, generated_from: the verdict is `real` under the first, `generated` from the second on, else `unsure`.
-    target_fpr, target_fnr: the share of real images called generated, and of generated ones called real, that the
-    thresholds were chosen for on held-out images. ece: expected calibration error, cross-fitted, None if unknown.
+    real_below, generated_from, target_fpr, target_fnr: the thresholds of one score. checked: those of the stability
+    check, which the image and all its re-deliveries have to pass; None where they were not chosen: then those of one
+    score. ece: expected calibration error, cross-fitted, None if unknown.
     """
 
     method: Method = "none"
@@ -37,6 +56,7 @@ class Calibration:
     generated_from: float = 0.5
     target_fpr: float | None = None
     target_fnr: float | None = None
+    checked: Thresholds | None = None
     ece: float | None = None
     real_images: int = 0
     generated_images: int = 0
@@ -48,10 +68,15 @@ class Calibration:
             return float(np.interp(logit, self.knots_logit, self.knots_probability))
         return sigmoid(logit / self.temperature)
 
+    def thresholds(self, *, checked: bool = False) -> Thresholds:
+        """Those of one score, or with `checked` those of the stability check."""
+        if checked and self.checked is not None:
+            return self.checked
+        return Thresholds(self.real_below, self.generated_from, self.target_fpr, self.target_fnr)
+
     def verdict(self, probability: float) -> Verdict:
-        if probability >= self.generated_from:
-            return "generated"
-        return "real" if probability < self.real_below else "unsure"
+        """That of one score."""
+        return self.thresholds().verdict(probability)
 
     def describe(self) -> dict[str, Any]:
         """For people and programs that ask what a score is worth; without the map's knots."""
@@ -78,7 +103,8 @@ def read_calibration(folder: Path) -> Calibration:
         return Calibration()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        calibration = Calibration(**_tuples(values))
+        checked = values.get("checked")
+        calibration = Calibration(**_tuples(values) | {"checked": None if checked is None else Thresholds(**checked)})
         problem = _problem(calibration)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -92,7 +118,8 @@ def read_calibration(folder: Path) -> Calibration:
 def _problem(calibration: Calibration) -> str | None:
     if calibration.method not in get_args(Method):
         return f"a method of {', '.join(get_args(Method))}"
-    if not 0 <= calibration.real_below <= calibration.generated_from <= 1 or not calibration.temperature > 0:
+    both = calibration.thresholds(), calibration.thresholds(checked=True)
+    if any(not 0 <= one.real_below <= one.generated_from <= 1 for one in both) or not calibration.temperature > 0:
         return "0 <= real_below <= generated_from <= 1 and temperature > 0"
     knots = len(calibration.knots_logit), len(calibration.knots_probability)
     if calibration.method == "isotonic" and not 0 < knots[0] == knots[1]:
@@ -115,9 +142,17 @@ def fit_calibration(
     method: Method = "temperature",
     target_fpr: float = 0.05,
     target_fnr: float = 0.05,
+    extremes: ArrayLike | None = None,
+    checked_fpr: float | None = None,
+    checked_fnr: float | None = None,
     fitted_on: str,
 ) -> Calibration:
     """Fits the map and the thresholds to logits (N,) and labels (N,) of held-out images.
+
+    extremes: (N, 2), the lowest and the highest logit of an image and its re-deliveries, NaN where they were not
+    scored: thresholds of the stability check are chosen on these, for the rates checked_fpr and checked_fnr (default:
+    the same rates). With the check an image is called generated where its lowest logit is above the threshold, real
+    where its highest is below.
 
     The thresholds are conformal quantiles: for a new real image like the held-out ones, the chance to reach
     `generated_from` is at most target_fpr, whatever the detector (Vovk et al. 2005; Angelopoulos & Bates 2023).
@@ -126,34 +161,45 @@ def fit_calibration(
     """
     logits, labels = np.asarray(logits, float), np.asarray(labels, int)
     real, generated = logits[labels == 0], logits[labels == 1]
-    if min(len(real), len(generated)) < 20:
-        raise ValueError(
-            f"expected at least 20 real and 20 generated images to calibrate on, found {len(real)} and {len(generated)}"
-        )
+    _require_both(len(real), len(generated), "to calibrate on")
+    fitted = _fit_map(logits, labels, method)
+    alone = _thresholds(fitted, real, generated, target_fpr, target_fnr)
+    checked = None
+    if extremes is not None:
+        lowest, highest = np.asarray(extremes, float)[labels == 0, 0], np.asarray(extremes, float)[labels == 1, 1]
+        lowest, highest = lowest[np.isfinite(lowest)], highest[np.isfinite(highest)]
+        _require_both(len(lowest), len(highest), "with re-deliveries")
+        checked = _thresholds(fitted, lowest, highest, checked_fpr or target_fpr, checked_fnr or target_fnr)
+    return replace(
+        fitted,
+        **asdict(alone),
+        checked=checked,
+        ece=_cross_fitted_ece(logits, labels, method),
+        real_images=len(real),
+        generated_images=len(generated),
+        fitted_on=fitted_on,
+    )
+
+
+def _require_both(real: int, generated: int, what: str) -> None:
+    if min(real, generated) < 20:
+        raise ValueError(f"expected at least 20 real and 20 generated images {what}, found {real} and {generated}")
+
+
+def _thresholds(
+    fitted: Calibration, real: np.ndarray, generated: np.ndarray, target_fpr: float, target_fnr: float
+) -> Thresholds:
+    """On the logits of real images that are called generated where these are high, and of generated ones alike."""
     for name, rate in {"target_fpr": target_fpr, "target_fnr": target_fnr}.items():
         if not 0 < rate < 1:
             raise ValueError(f"expected {name} between 0 and 1, found {rate}")
-    fitted = _fit_map(logits, labels, method)
     # `generated` from just above the highest held-out real probability that may not be called so: above, because an
     # isotonic map gives one probability to many logits.
     upper = conformal_quantile(real, 1 - target_fpr)
     lower = -conformal_quantile(-generated, 1 - target_fnr)
     generated_from = min(float(np.nextafter(fitted.probability(upper), np.inf)), 1.0) if np.isfinite(upper) else 1.0
     real_below = min(fitted.probability(lower), generated_from) if np.isfinite(lower) else 0.0
-    return Calibration(
-        method=method,
-        temperature=fitted.temperature,
-        knots_logit=fitted.knots_logit,
-        knots_probability=fitted.knots_probability,
-        real_below=real_below,
-        generated_from=generated_from,
-        target_fpr=target_fpr,
-        target_fnr=target_fnr,
-        ece=_cross_fitted_ece(logits, labels, method),
-        real_images=len(real),
-        generated_images=len(generated),
-        fitted_on=fitted_on,
-    )
+    return Thresholds(real_below, generated_from, target_fpr, target_fnr)
 
 
 def conformal_quantile(values: np.ndarray, level: float) -> float:

@@ -19,7 +19,7 @@ class Settings(BaseModel):
 
 BandStart = Literal["narrow", "wide"]
 View = Literal["pixels", "residual", "colour-residual"]
-Reference = Literal["median"]
+Reference = Literal["median", "jpeg"]
 
 
 class LookConfig(Settings):
@@ -44,8 +44,8 @@ class ModelConfig(Settings):
     band_view: View | None = Field(None, description="what the frequency branch sees; None: the same as `view`")
     spatial_reference: Reference | None = Field(
         None,
-        description="the spatial backbone's features are compared with those of the picture after a median filter; "
-        "None: as they are (official)",
+        description="the spatial backbone's features are compared with those of the picture after a median filter, "
+        "or saved as JPEG; None: as they are (official)",
     )
     band_count: int = Field(15, ge=1, description="K, frequency bands per component")
     band_encoder: str = Field("resnet18", description="trunk that sees each purified or residual image")

@@ -21,10 +21,14 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The score of the image after it was delivered once more: saved, resized or shifted (`name` says how)."""
+    """The score of the image after it was delivered once more: saved, resized or shifted (`name` says how).
+
+    probability, logit: as in `Detection`. verdict: that of this score alone.
+    """
 
     name: str
     probability: float
+    logit: float
     verdict: Verdict
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,8 +61,10 @@ class Detector:
         self._backend = backend
 
     def describe(self) -> dict[str, Any]:
-        """Name, version, sha256 of the weights, thresholds and calibration, as JSON values."""
+        """Name, version, sha256 of the weights, thresholds of one score and of the stability check, and calibration, as
+        JSON values."""
         facts = self.calibration.describe()
+        del facts["checked"]
         thresholds = {k: facts.pop(k) for k in ("real_below", "generated_from", "target_fpr", "target_fnr")}
         return {
             "name": self.name,
@@ -71,6 +73,7 @@ class Detector:
             "backend": self.backend_name,
             "crop_size": self.crop_size,
             "thresholds": thresholds,
+            "checked_thresholds": asdict(self.calibration.thresholds(checked=True)),
             "calibration": facts,
         }
 
@@ -163,7 +166,7 @@ class Detector:
         facts = image.facts
         return Detection(
             path=image.path,
-            verdict=self.calibration.verdict(probability),
+            verdict=self.calibration.thresholds(checked=bool(image.delivered)).verdict(probability),
             probability=probability,
             logit=logit,
             width=image.width,
@@ -185,7 +188,7 @@ class Detector:
 
     def _delivery(self, name: str, logit: float) -> Delivery:
         probability = self.calibration.probability(logit)
-        return Delivery(name, probability, self.calibration.verdict(probability))
+        return Delivery(name, probability, logit, self.calibration.thresholds(checked=True).verdict(probability))
 
 
 def load(

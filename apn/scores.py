@@ -4,10 +4,11 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from apn.calibration import Calibration
 from apn.data.layouts import read_data
 from apn.data.samples import require_both_classes
 
@@ -15,38 +16,56 @@ if TYPE_CHECKING:
     from apn.detector import Detector
 
 
-def labelled_logits(location: str, open_detector: "Callable[[], Detector]") -> tuple[np.ndarray, np.ndarray]:
-    """logits (N,), generated minus real, and labels (N,), 0 real or 1 generated.
+class Labelled(NamedTuple):
+    """Of N images: logits (N,), generated minus real, and labels (N,), 0 real or 1 generated.
 
-    location: a table of `apn score`, a CSV or JSONL file with columns `logit` and `label`, else images as `read_data`
-    takes them, which are scored by the detector (opened only then). Raises ValueError that names the row or the files
-    that have no score.
+    extremes: (N, 2), the lowest and the highest logit of an image and its re-deliveries (apn/deliveries.py), NaN where
+    they were not scored; None where none was.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    extremes: np.ndarray | None = None
+
+
+def labelled_logits(location: str, open_detector: "Callable[[], Detector]", *, stability: bool = False) -> Labelled:
+    """What a calibration is fitted to.
+
+    location: a table of `apn score`, a CSV or JSONL file with columns `logit` and `label`, and perhaps `lowest` and
+    `highest`, else images as `read_data` takes them, which are scored by the detector (opened only then).
+    stability: score re-deliveries of these images too.
+    Raises ValueError that names the row or the files that have no score.
     """
     path = Path(location)
     if path.suffix == ".parquet":
         return _from_table(path)
     if path.is_file() and "logit" in _columns(path):
-        pairs = [_pair(path, number, row) for number, row in enumerate(_rows(path), start=1)]
-        return np.array([logit for logit, _ in pairs]), np.array([label for _, label in pairs])
+        rows = [_row(path, number, row) for number, row in enumerate(_rows(path), start=1)]
+        logits, labels, *bounds = (np.array(column) for column in zip(*rows, strict=True))
+        return Labelled(logits, labels, np.column_stack(bounds) if np.isfinite(bounds).any() else None)
     samples = read_data(location)
     require_both_classes(samples)
-    rows = open_detector().detect_many((sample.path for sample in samples), stability=False)
-    logits, failed = [], []
-    for row in rows:
-        logits.append(row.logit)
-        if row.error is not None:
+    detector = open_detector()
+    detector.calibration = Calibration()  # one threshold: no image is `unsure` before its re-deliveries are scored
+    found, failed = [], []
+    for row in detector.detect_many((sample.path for sample in samples), stability=stability):
+        if row.logit is None:
             failed.append(f"{row.path}: {row.error}")
+        else:
+            found.append([row.logit, *(delivery.logit for delivery in row.stability)])
     _require_scores(failed, len(samples))
-    return np.array(logits, float), np.array([sample.label for sample in samples])
+    logits = np.array(found)  # (N, 1), with re-deliveries (N, 1 + those)
+    extremes = np.column_stack([logits.min(axis=1), logits.max(axis=1)]) if stability else None
+    return Labelled(logits[:, 0], np.array([sample.label for sample in samples]), extremes)
 
 
-def _from_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _from_table(path: Path) -> Labelled:
     from apn.scoretable import read_scores
 
     (scores,) = read_scores([path])
     failed = [f"{scores.paths[int(row)]}: {scores.errors[int(row)]}" for row in np.flatnonzero(scores.failed)]
     _require_scores(failed, len(scores.labels))
-    return scores.logits, scores.labels.astype(int)
+    return Labelled(scores.logits, scores.labels.astype(int))
 
 
 def _require_scores(failed: list[str], images: int) -> None:
@@ -69,13 +88,19 @@ def _columns(path: Path) -> set[str]:
         raise ValueError(f"{path} is neither CSV nor JSON lines: {error}") from error
 
 
-def _pair(path: Path, number: int, row: dict[str, Any]) -> tuple[float, int]:
+def _row(path: Path, number: int, row: dict[str, Any]) -> tuple[float, int, float, float]:
+    """Logit, label, lowest and highest logit, both NaN where the row has none."""
     try:
         logit, label = float(row["logit"]), int(row["label"])
+        lowest, highest = (float("nan" if row.get(name) in (None, "") else row[name]) for name in ("lowest", "highest"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}, row {number}: expected a number `logit` and a `label` of 0 or 1, found {row}"
         ) from error
     if label not in (0, 1) or not np.isfinite(logit):
         raise ValueError(f"{path}, row {number}: expected a finite logit and a label of 0 or 1, found {logit}, {label}")
-    return logit, label
+    if lowest > logit or highest < logit or np.isnan(lowest) != np.isnan(highest):
+        raise ValueError(
+            f"{path}, row {number}: expected lowest <= logit <= highest, found {lowest}, {logit}, {highest}"
+        )
+    return logit, label, lowest, highest

@@ -4,26 +4,34 @@
 
 The first is the folder of the leave-out runs, a fold each; the second their table of scores, native and aligned. To
 these come the same images of both classes, scaled to half (to no less than a crop) and saved as JPEG of quality 85:
-photographs that were scaled are sharper than those of the corpus, and the threshold has to hold for them too. Written
-are logit and label, for `apn calibrate`; printed is what share of each kind is then called generated.
+photographs that were scaled are sharper than those of the corpus, and the threshold has to hold for them too. Of some
+images of each fold and label (--checked), drawn without regard to anything else, re-deliveries are scored as well, for
+the thresholds of the stability check. Written are logit and label, and lowest and highest logit where re-deliveries
+were scored, for `apn calibrate`; printed is what share of each kind is then called generated.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from apn.calibration import fit_calibration
+from apn.calibration import Calibration, fit_calibration
 from apn.crops import Pixels, center_crop
-from apn.data.samples import GENERATED, REAL, read_samples
-from apn.data.transforms import jpeg, resize
-from apn.detector import load
+from apn.data.samples import GENERATED, REAL, Sample, read_samples
+from apn.data.select import draw
+from apn.data.transforms import align, jpeg, resize
+from apn.detector import Detector, load
 from apn.image import load_image
+from apn.protocols import Protocol
+from apn.scores import labelled_logits
 from apn.scoretable import read_scores
 
 QUALITY = 85
 DELIVERED = "scaled to half, JPEG 85"
+NATIVE, ALIGNED = Protocol("native").title, Protocol("aligned").title
 
 
 def halved(pixels: Pixels, least: int) -> Pixels:
@@ -32,38 +40,71 @@ def halved(pixels: Pixels, least: int) -> Pixels:
     return resize(pixels, (round(pixels.shape[0] * factor), round(pixels.shape[1] * factor)))
 
 
-def delivered_logits(run: Path) -> list[tuple[float, int]]:
-    """Logit of generated less that of real, and label, of each test image of a run, delivered; one crop each."""
-    detector = load(run / "last", backend="torch")
+def delivered(pixels: Pixels, size: int) -> Pixels:
+    """As a web page does."""
+    return jpeg(halved(pixels, size), QUALITY)
+
+
+def delivered_rows(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Of images that are delivered so: logit of generated less that of real of one crop, and label."""
     size, rows = detector.crop_size, []
-    for sample in read_samples(run / "test.jsonl"):
-        crop = center_crop(jpeg(halved(load_image(sample.path).pixels, size), QUALITY), size)
-        rows.append((float(detector.tile_logits(crop[None])[0]), sample.label))
+    for sample in samples:
+        crop = center_crop(delivered(load_image(sample.path).pixels, size), size)
+        rows.append({"kind": DELIVERED, "logit": float(detector.tile_logits(crop[None])[0]), "label": sample.label})
     return rows
+
+
+def checked_rows(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """Of images as they are, aligned and delivered: the same, and lowest and highest logit of the stability check."""
+    rows = []
+    for sample in samples:
+        pixels = load_image(sample.path).pixels
+        ways = {NATIVE: pixels, ALIGNED: align(pixels), DELIVERED: delivered(pixels, detector.crop_size)}
+        for kind, found in zip(ways, detector.detect_many(ways.values()), strict=True):
+            assert found.logit is not None, found.error
+            logits = [found.logit, *(one.logit for one in found.stability)]
+            row = {"kind": kind, "logit": found.logit, "label": sample.label}
+            rows.append(row | {"lowest": min(logits), "highest": max(logits)})
+    return rows
+
+
+def no_images() -> Detector:
+    raise AssertionError("these are scores already")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="folder of the folds' runs")
     parser.add_argument("scores", type=Path, help="table of their scores")
+    parser.add_argument("--checked", type=int, default=100, help="images of each fold and label with re-deliveries")
     parser.add_argument("--out", type=Path, required=True, help="JSONL to write")
     options = parser.parse_args()
     table = read_scores([options.scores])[0]
-    kinds = {
-        title: (table.logits[table.protocol.where(title)], table.labels[table.protocol.where(title)])
-        for title in table.protocol.names
-    }
-    found = [row for run in sorted(options.runs.glob("*/run")) for row in delivered_logits(run)]
-    kinds[DELIVERED] = (np.array([logit for logit, _ in found]), np.array([label for _, label in found]))
-    logits, labels = (np.concatenate(part) for part in zip(*kinds.values(), strict=True))
+    rows, elsewhere = [], set()  # rows to write; paths of the images that have theirs with re-deliveries
+    for run in sorted(options.runs.glob("*/run")):
+        detector, samples = load(run / "last", backend="torch"), read_samples(run / "test.jsonl")
+        detector.calibration = Calibration()  # one threshold: nothing is `unsure` before its re-deliveries are scored
+        of = {label: [sample for sample in samples if sample.label == label] for label in (REAL, GENERATED)}
+        drawn = [sample for some in of.values() for sample in draw(some, options.checked)]
+        elsewhere |= {str(sample.path) for sample in drawn}
+        rows += checked_rows(detector, drawn)
+        rows += delivered_rows(detector, [sample for sample in samples if str(sample.path) not in elsewhere])
+    for path, title, logit, label in zip(
+        table.paths.to_pylist(), table.protocol.codes, table.logits, table.labels, strict=True
+    ):
+        if path not in elsewhere:
+            rows.append({"kind": table.protocol.names[title], "logit": float(logit), "label": int(label)})
     with options.out.open("w", encoding="utf-8") as file:
-        for logit, label in zip(logits.tolist(), labels.tolist(), strict=True):
-            file.write(json.dumps({"logit": logit, "label": label}) + "\n")
-    fitted = fit_calibration(logits, labels, fitted_on=str(options.out))
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    found = labelled_logits(str(options.out), no_images)
+    fitted = fit_calibration(found.logits, found.labels, extremes=found.extremes, fitted_on=str(options.out))
     print("| pictures | real called generated | generated called so |\n|---|---|---|")
-    for kind, (some, of) in kinds.items():
-        called = np.array([fitted.verdict(fitted.probability(logit)) == "generated" for logit in some])
-        print(f"| {kind} | {called[of == REAL].mean():.1%} | {called[of == GENERATED].mean():.1%} |")
+    for kind in (*table.protocol.names, DELIVERED):
+        called = {label: [] for label in (REAL, GENERATED)}
+        for row in rows:
+            if row["kind"] == kind:
+                called[row["label"]].append(fitted.verdict(fitted.probability(row["logit"])) == "generated")
+        print(f"| {kind} | {np.mean(called[REAL]):.1%} | {np.mean(called[GENERATED]):.1%} |")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Which looks of the spatial branch carry over: a table of docs/results.md, no network trained.
 
-    python bench/looks.py --out runs/looks [--log] [--fit centre] [--four]
+    python bench/looks.py --out runs/looks [--log] [--fit centre] [--shipped]
 
-A look is a view of the picture, perhaps at half of its size, perhaps less what its median shows, read by the mean and
-deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of `folds.json` a logistic regression a
-look learns from one training crop an image, as configs/apn-mini.toml degrades them (--fit centre: from its centre, both
-aligned and as it is); the logits of a set of looks are added, each in units of its spread, as the soft labels of
-apn-mini are. Tested on centre crops of 160 pixels of what the fold leaves out, saved
-in several ways; AUC, means over the folds, of photographs against generated images:
+A look is a view of the picture, perhaps at half of its size, perhaps less what is seen of its median or of itself saved
+as JPEG, read by the mean and deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of
+`folds.json` a logistic regression a look learns from one training crop an image, as configs/apn-mini.toml degrades them
+(--fit centre: from its centre, both aligned and as it is); the logits of a set of looks are added, each in units of its
+spread, as the soft labels of apn-mini are. Tested on centre crops of 160 pixels of what the fold leaves out, saved in
+several ways; AUC, means over the folds, of photographs against generated images:
 
     aligned, native: both so; JPEG first: both saved with quality 85 before they are aligned; generated JPEG: only the
     generated ones so, photographs aligned; half: both scaled to half, JPEG 85; photographs half: these scaled to half
@@ -28,7 +28,7 @@ from delivered import QUALITY, halved
 from frozen import CORPUS, NETWORK, ROOT, logistic, weights
 from photographs import FALSE_ALARMS, SIZE
 
-from apn.config import View, read_config
+from apn.config import Reference, View, read_config
 from apn.crops import CROP_SIZE, Pixels, center_crop
 from apn.data.samples import REAL, Sample, read_samples
 from apn.data.splits import leave_out, read_folds
@@ -37,7 +37,7 @@ from apn.image import load_image
 from apn.metrics import auc
 from apn.models.backbones import Normalize, build_backbone
 from apn.models.statistics import StageStatistics, statistics
-from apn.models.views import VIEWS, Median, reduced
+from apn.models.views import REFERENCES, VIEWS, reduced
 
 PENALTY = 1e-4  # C of scikit-learn, that of the soft labels
 
@@ -47,32 +47,35 @@ class Seen(NamedTuple):
 
     view: View
     stage: int
-    compared: bool = False
+    reference: Reference | None = None
     scale: int = 1
 
 
 LOOKS = {
     "brightness": Seen("residual", 2),
     "colour": Seen("colour-residual", 1),
-    "colour, compared": Seen("colour-residual", 1, compared=True),
+    "colour, compared": Seen("colour-residual", 1, reference="median"),
     "colour at half": Seen("colour-residual", 1, scale=2),
-    "colour at half, compared": Seen("colour-residual", 1, compared=True, scale=2),
-    "colour at half, compared, stage 2": Seen("colour-residual", 2, compared=True, scale=2),
-    "brightness at half, compared": Seen("residual", 2, compared=True, scale=2),
-    "colour at a quarter, compared": Seen("colour-residual", 1, compared=True, scale=4),
+    "colour at half, compared": Seen("colour-residual", 1, reference="median", scale=2),
+    "colour at half, compared, stage 2": Seen("colour-residual", 2, reference="median", scale=2),
+    "brightness at half, compared": Seen("residual", 2, reference="median", scale=2),
+    "colour at a quarter, compared": Seen("colour-residual", 1, reference="median", scale=4),
+    "colour, against its JPEG": Seen("colour-residual", 1, reference="jpeg"),
 }
 BEFORE = ("brightness", "colour, compared")  # until the look at half
-SHIPPED = ("colour", "colour at half, compared")
-FOUR = (*BEFORE, *SHIPPED)  # of apn-mini as it ships
+HALVED = ("colour", "colour at half, compared")
+FOUR = (*BEFORE, *HALVED)  # until the JPEG
+SHIPPED = (*FOUR, "colour, against its JPEG")
 SETS = (
     *((name,) for name in LOOKS),
     BEFORE,
     (*BEFORE, "colour at half, compared"),
     FOUR,
+    HALVED,
+    (*HALVED, "colour, compared"),
+    (*HALVED, "brightness"),
+    (*HALVED, "colour at a quarter, compared"),
     SHIPPED,
-    (*SHIPPED, "colour, compared"),
-    (*SHIPPED, "brightness"),
-    (*SHIPPED, "colour at a quarter, compared"),
 )
 WAYS = ("aligned", "native", "JPEG first", "half", "photographs half", "noise 5", "noise 1")
 FITTED = {"training": (0,), "centre": (1 + WAYS.index("aligned"), 1 + WAYS.index("native"))}  # crops of `read_all`
@@ -102,13 +105,16 @@ class Reader:
     def __init__(self, *, log: bool = False) -> None:
         backbone = build_backbone(f"{NETWORK}_{'log' if log else ''}stats12", pretrained=True).eval()
         assert isinstance(backbone, StageStatistics)
-        self.backbone, self.normalize, self.median = backbone, Normalize(backbone), Median()
+        self.backbone, self.normalize = backbone, Normalize(backbone)
+        self.references = {name: reference() for name, reference in REFERENCES.items()}
 
     def read(self, image: torch.Tensor, seen: Seen) -> torch.Tensor:
         """image (B, 3, H, W) -> (B, F)."""
         picture = reduced(image, seen.scale)
         found = self._statistics(picture, seen)
-        return found - self._statistics(self.median(picture), seen) if seen.compared else found
+        if seen.reference is None:
+            return found
+        return found - self._statistics(self.references[seen.reference](picture), seen)
 
     def _statistics(self, picture: torch.Tensor, seen: Seen) -> torch.Tensor:
         pixels = self.normalize(VIEWS[seen.view]()(picture))
@@ -169,15 +175,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the features")
     parser.add_argument("--log", action="store_true", help="deviations as logarithms")
-    parser.add_argument("--four", action="store_true", help="only those that apn-mini has")
+    parser.add_argument("--shipped", action="store_true", help="only those that apn-mini has")
     parser.add_argument("--fit", choices=FITTED, default="training", help="what regressions are fitted on")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
-    kind = f"features{'-log' if options.log else ''}{'-four' if options.four else ''}.npz"
-    tables = kept(options.out / kind, samples, FOUR if options.four else tuple(LOOKS), log=options.log)
+    kind = f"features{'-log' if options.log else ''}{'-shipped' if options.shipped else ''}.npz"
+    tables = kept(options.out / kind, samples, SHIPPED if options.shipped else tuple(LOOKS), log=options.log)
     heads = ["looks", *COLUMNS, "found", "noise 5", "noise 1"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-    for names in [(name,) for name in FOUR] + [FOUR] if options.four else SETS:
+    for names in [(name,) for name in SHIPPED] + [FOUR, SHIPPED] if options.shipped else SETS:
         found = judge(samples, [tables[name] for name in names], options.fit)
         cells = [*(f"{one:.3f}" for one in found[: len(COLUMNS)]), *(f"{one:.0%}" for one in found[len(COLUMNS) :])]
         print("| " + " | ".join(["; ".join(names), *cells]) + " |", flush=True)

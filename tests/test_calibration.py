@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from apn.calibration import (
     Calibration,
+    Thresholds,
     conformal_quantile,
     expected_calibration_error,
     fit_calibration,
@@ -104,6 +105,54 @@ def test_thresholds_keep_the_rates_on_the_images_they_were_fitted_on(method: str
     assert {"real", "unsure", "generated"} == set(verdicts)
 
 
+def with_extremes(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits, labels, and the lowest and highest of each logit and four that lie about it."""
+    logits, labels = simulated(count, seed=seed)
+    moved = logits[:, None] + np.random.default_rng(seed).normal(0, 1, (count, 4))
+    all_of_them = np.column_stack([logits, moved])
+    return logits, labels, np.column_stack([all_of_them.min(axis=1), all_of_them.max(axis=1)])
+
+
+@pytest.mark.parametrize("method", ["none", "temperature", "isotonic"])
+def test_thresholds_of_the_check_keep_its_rates_and_give_more_verdicts(method: str) -> None:
+    logits, labels, extremes = with_extremes(4000)
+    found = fit_calibration(
+        logits, labels, method=method, extremes=extremes, checked_fpr=0.02, checked_fnr=0.01, fitted_on="simulation"
+    )
+    lowest, highest = (np.array([found.probability(x) for x in column]) for column in extremes.T)
+
+    def called(one: Thresholds) -> tuple[np.ndarray, np.ndarray]:
+        return lowest >= one.generated_from, highest < one.real_below
+
+    generated, real = called(found.thresholds(checked=True))
+    assert 0.015 < generated[labels == 0].mean() <= 0.02
+    assert 0.005 < real[labels == 1].mean() <= 0.01
+    strict = fit_calibration(logits, labels, method=method, target_fpr=0.02, target_fnr=0.01, fitted_on="simulation")
+    for mine, theirs in zip((generated, real), called(strict.thresholds(checked=True)), strict=True):
+        assert mine.sum() > theirs.sum(), "thresholds of one score are stricter than the check needs"
+
+
+def test_images_without_re_deliveries_do_not_move_the_check() -> None:
+    logits, labels, extremes = with_extremes(400)
+    first = slice(0, 200)
+    partly = np.where(np.arange(400)[:, None] < 200, extremes, np.nan)
+    found = fit_calibration(logits, labels, method="none", extremes=partly, fitted_on="simulation")
+    alone = fit_calibration(
+        logits[first], labels[first], method="none", extremes=extremes[first], fitted_on="simulation"
+    )
+    assert found.checked == alone.checked
+    assert found.thresholds() != alone.thresholds()
+    with pytest.raises(ValueError, match="20 generated images with re-deliveries, found 0 and 0"):
+        fit_calibration(logits, labels, extremes=np.full((400, 2), np.nan), fitted_on="simulation")
+
+
+def test_without_thresholds_of_its_own_the_check_has_those_of_one_score() -> None:
+    found = fit_calibration(*simulated(300), fitted_on="simulation")
+    assert found.checked is None
+    assert found.thresholds(checked=True) == found.thresholds()
+    assert found.thresholds().generated_from == found.generated_from
+
+
 def test_a_perfect_detector_has_no_unsure_band() -> None:
     logits = np.concatenate([np.linspace(-5, -1, 100), np.linspace(1, 5, 100)])
     found = fit_calibration(logits, np.repeat([0, 1], 100), fitted_on="simulation")
@@ -149,7 +198,8 @@ def test_sigmoid_never_overflows_and_is_symmetric(logit: float) -> None:
 
 @pytest.mark.parametrize("method", ["none", "temperature", "isotonic"])
 def test_written_and_read_back(method: str, tmp_path: Path) -> None:
-    found = fit_calibration(*simulated(300), method=method, fitted_on="simulation")
+    logits, labels, extremes = with_extremes(300)
+    found = fit_calibration(logits, labels, method=method, extremes=extremes, fitted_on="simulation")
     write_calibration(found, tmp_path / "calibration.json")
     assert read_calibration(tmp_path) == found
     assert read_calibration(tmp_path / "calibration.json") == found
@@ -171,6 +221,8 @@ def test_a_folder_without_one_means_softmax_and_a_half(tmp_path: Path) -> None:
         ('{"temperature": 0}', "temperature > 0, found"),
         ('{"temperature": "hot"}', "is not a calibration"),
         ('{"real_below": 0.9}', "expected 0 <= real_below <= generated_from <= 1"),
+        ('{"checked": {"real_below": 0.9}}', "expected 0 <= real_below <= generated_from <= 1"),
+        ('{"checked": {"real_above": 0.9}}', "is not a calibration.*real_above"),
         ('{"method": "magic"}', "magic"),
         ('{"method": "isotonic"}', "knots"),
     ],

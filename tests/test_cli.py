@@ -184,12 +184,37 @@ def test_calibrate_writes_what_detect_uses(apn, tmp_path):
     code, out, _ = apn("calibrate", tmp_path / "scores.csv", "--target-fpr", 0.01, "--out", tmp_path / "mine.json")
     written = json.loads((tmp_path / "mine.json").read_text())
     assert (code, written["target_fpr"], written["real_images"]) == (0, 0.01, 200)
-    assert f"generated from {written['generated_from']:.3f}" in out
+    assert f"without the stability check: generated from {written['generated_from']:.3f}" in out
+    assert "not chosen for it: no scores of re-deliveries" in out
     default = json.loads(apn("detect", "--json", "--no-stability", CAT)[1])
     mine = json.loads(apn("detect", "--json", "--no-stability", "--calibration", tmp_path / "mine.json", CAT)[1])
     assert mine["logit"] == default["logit"]
     expected = 1 / (1 + np.exp(-mine["logit"] / written["temperature"]))
     assert mine["probability"] == pytest.approx(expected)
+
+
+def test_calibrate_chooses_thresholds_of_the_stability_check(apn, tmp_path):
+    rng, rows = np.random.default_rng(0), []
+    for label in (0, 1):
+        for logit in rng.normal(4 * label - 2, 1, 200):
+            rows.append({"logit": logit, "label": label, "lowest": logit - 1, "highest": logit + 1})
+    (tmp_path / "scores.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    code, out, _ = apn("calibrate", tmp_path / "scores.jsonl", "--checked-fpr", 0.02, "--out", tmp_path / "mine.json")
+    checked = json.loads((tmp_path / "mine.json").read_text())["checked"]
+    assert (code, checked["target_fpr"], checked["target_fnr"]) == (0, 0.02, 0.05)
+    assert f"with it: generated from {checked['generated_from']:.3f} (at most 2.0% of real images)" in out
+    rows[7]["lowest"] = rows[7]["logit"] + 1
+    (tmp_path / "scores.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    code, _, err = apn("calibrate", tmp_path / "scores.jsonl", "--out", tmp_path / "none.json")
+    assert (code, "row 8: expected lowest <= logit <= highest" in err) == (1, True)
+
+
+def test_calibrate_scores_re_deliveries_of_images(apn, tmp_path):
+    data = labelled_folder(tmp_path / "data", 20)
+    for option, has in (("--stability", True), ("--no-stability", False)):
+        code, _, err = apn("calibrate", data, option, "--method", "isotonic", "--out", tmp_path / "mine.json")
+        assert code == 0, err
+        assert (json.loads((tmp_path / "mine.json").read_text())["checked"] is not None) == has
 
 
 def test_export_writes_a_graph_that_detect_can_use(apn, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 
 import apn
 from apn.backends import find_weights
-from apn.calibration import Calibration
+from apn.calibration import Calibration, Thresholds
 from apn.crops import crop, tile_corners
 from apn.deliveries import DELIVERIES, deliver
 from apn.detector import DELIVERED_TILES, Detector
@@ -106,6 +106,21 @@ def test_thresholds_make_three_verdicts():
     greys = (0, 128, 255)
     verdicts = [detector.detect(np.full((40, 40, 3), grey, np.uint8)).verdict for grey in greys]
     assert verdicts == ["real", "unsure", "generated"]
+
+
+def test_the_check_has_thresholds_of_its_own() -> None:
+    """Between both thresholds: `unsure` alone, and a verdict where all re-deliveries say the same."""
+    calibration = Calibration(real_below=0.1, generated_from=0.9, checked=Thresholds(0.2, 0.6))
+    detector, image = make_detector(calibration=calibration), np.full((100, 100, 3), 140, np.uint8)
+    assert detector.detect(image, stability=False).verdict == "unsure"
+    row = detector.detect(image)
+    assert row.verdict == "generated"
+    assert [one.verdict for one in row.stability] == ["generated"] * len(DELIVERIES)
+    assert all(one.probability == pytest.approx(1 / (1 + np.exp(-one.logit))) for one in row.stability)
+    described = detector.describe()
+    assert described["thresholds"]["generated_from"] == 0.9
+    assert described["checked_thresholds"]["generated_from"] == 0.6
+    assert "checked" not in described["calibration"]
 
 
 def test_a_verdict_that_another_delivery_overturns_is_unsure_and_says_which():

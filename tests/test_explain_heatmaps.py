@@ -62,7 +62,7 @@ def test_fine_maps_become_the_means_of_blocks_and_coarse_ones_stay() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("reference", [None, "median"])
+@pytest.mark.parametrize("reference", [None, "median", "jpeg"])
 def test_all_maps_equal_the_closed_form(reference: str | None) -> None:
     """With linear heads the gradient at a pooled feature is its weight over the number of places.
 

@@ -32,6 +32,7 @@ SETTINGS = {
         channel_order="bgr",
     ),
     "compared": tiny_config(spatial_reference="median", spatial_backbone="resnet18"),
+    "compared with its JPEG": tiny_config(spatial_reference="jpeg", spatial_backbone="resnet18"),
     "more looks": tiny_config(
         spatial_backbone="resnet18",
         further_looks=[*LOOKS, {"view": "residual", "backbone": "tf_efficientnet_lite0_logstats1"}],

@@ -154,7 +154,8 @@ def test_calibration_takes_the_table_too(tmp_path: Path) -> None:
         raise AssertionError("no image needs a score")
 
     scored = write(tmp_path / "scored.parquet", [row for row in rows() if row["error"] is None])
-    logits, labels = labelled_logits(str(scored), never)
+    logits, labels, extremes = labelled_logits(str(scored), never)
+    assert extremes is None, "the table has no re-deliveries"
     np.testing.assert_allclose(logits, [-1, -0.5, 0, 0.5, 1])
     np.testing.assert_array_equal(labels, [0, 1, 0, 1, 0])
     with pytest.raises(ValueError, match=r"1 of 6 images have no score:\n  images/5.png: truncated, file"):

@@ -13,11 +13,25 @@ if TYPE_CHECKING:
 
 def calibrate(
     scores: Annotated[
-        str, typer.Argument(help="A table of `apn score`, CSV or JSONL with `logit` and `label`, or images to score.")
+        str,
+        typer.Argument(
+            help="A table of `apn score`, CSV or JSONL with `logit` and `label` (and perhaps `lowest` and `highest` of "
+            "the re-deliveries), or images to score."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Calibration file to write.")] = Path("calibration.json"),
     target_fpr: Annotated[float, typer.Option(help="Largest share of real images called generated.")] = 0.05,
     target_fnr: Annotated[float, typer.Option(help="Largest share of generated images called real.")] = 0.05,
+    checked_fpr: Annotated[
+        float | None, typer.Option(help="--target-fpr of verdicts with the stability check; default: the same.")
+    ] = None,
+    checked_fnr: Annotated[
+        float | None, typer.Option(help="--target-fnr of verdicts with the stability check; default: the same.")
+    ] = None,
+    stability: Annotated[
+        bool,
+        typer.Option(help="Score re-deliveries of images too, for thresholds of the stability check; 5x the work."),
+    ] = True,
     method: Annotated[
         Literal["temperature", "isotonic"],
         typer.Option(help="How logits become probabilities; isotonic is any rising curve, from a thousand images on."),
@@ -39,13 +53,27 @@ def calibrate(
 
         return load(weights, backend=backend, device=device)
 
-    logits, labels = labelled_logits(scores, open_detector)
+    found = labelled_logits(scores, open_detector, stability=stability)
     fitted = fit_calibration(
-        logits, labels, method=method, target_fpr=target_fpr, target_fnr=target_fnr, fitted_on=scores
+        found.logits,
+        found.labels,
+        method=method,
+        target_fpr=target_fpr,
+        target_fnr=target_fnr,
+        extremes=found.extremes,
+        checked_fpr=checked_fpr,
+        checked_fnr=checked_fnr,
+        fitted_on=scores,
     )
     write_calibration(fitted, out)
     typer.echo(
-        f"{out}: generated from {fitted.generated_from:.3f} (at most {target_fpr:.1%} of real images), "
-        f"real below {fitted.real_below:.3f} (at most {target_fnr:.1%} of generated ones), ECE {fitted.ece:.3f}, "
-        f"from {fitted.real_images} real and {fitted.generated_images} generated images"
+        f"{out}: ECE {fitted.ece:.3f}, from {fitted.real_images} real and {fitted.generated_images} generated images"
     )
+    for name, checked in {"without the stability check": False, "with it": True}.items():
+        one = fitted.thresholds(checked=checked)
+        chosen = not checked or fitted.checked is not None
+        note = "" if chosen else "; not chosen for it: no scores of re-deliveries"
+        typer.echo(
+            f"  {name}: generated from {one.generated_from:.3f} (at most {one.target_fpr:.1%} of real images), "
+            f"real below {one.real_below:.3f} (at most {one.target_fnr:.1%} of generated ones){note}"
+        )

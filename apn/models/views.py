@@ -4,7 +4,8 @@ The residual has the traces of how a picture was made without most of what it sh
 generators than the whole of it does (docs/results.md).
 
 A median filter takes the same traces from a picture and leaves its edges and colours. It is the reference that the
-features of a picture can be compared with: what both share is of the scene.
+features of a picture can be compared with: what both share is of the scene. So does saving it as JPEG, which takes the
+colour of single pixels, too.
 
 Sources: high-pass residuals, Fridrich and Kodovsky, "Rich models for steganalysis of digital images", IEEE TIFS 2012;
 as a generator's fingerprint, Marra et al., "Do GANs leave artificial fingerprints?", MIPR 2019; features less
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apn.config import LookConfig, ModelConfig, View
+from apn.models.codec import Jpeg
 
 SIGMA = 1.0  # of the blur, pixels
 REACH = 3  # pixels on either side, where a blur of SIGMA has ended
@@ -83,7 +85,7 @@ VIEWS: dict[str, type[nn.Module]] = {
     "residual": Residual,
     "colour-residual": ColourResidual,
 }
-REFERENCES: dict[str, type[nn.Module]] = {"median": Median}
+REFERENCES: dict[str, type[nn.Module]] = {"median": Median, "jpeg": Jpeg}
 
 
 class Seen(NamedTuple):

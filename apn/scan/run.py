@@ -128,7 +128,8 @@ def _finish(
 
 
 def _summarise(manifest: Manifest, listing: Listing, total: Tally, earlier: Tally, progress: Progress) -> Summary:
-    thresholds = manifest.model.get("thresholds", {})
+    kind = "checked_thresholds" if manifest.stability else "thresholds"
+    thresholds = manifest.model.get(kind, {})
     prevalence = None
     if manifest.sample is not None and total.scored:
         prevalence = estimate(total, thresholds.get("target_fpr"), thresholds.get("target_fnr"))

@@ -46,7 +46,10 @@ class ModelInfo(BaseModel):
     name: str
     version: str
     sha256: str = Field(description="Of the weights.")
-    thresholds: Thresholds
+    thresholds: Thresholds = Field(description="Of one score: where the stability check is off.")
+    checked_thresholds: Thresholds = Field(
+        description="With the stability check: the picture and all its re-deliveries have to pass them."
+    )
     calibration: dict[str, Any]
     limits: Limits
     explanations: ExplanationsInfo

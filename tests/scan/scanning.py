@@ -40,7 +40,12 @@ class FakeDetector:
         self.delay_s = delay_s
 
     def describe(self) -> dict[str, Any]:
-        return {"name": "fake", "version": "1", "thresholds": {"target_fpr": 0.05, "target_fnr": 0.1}}
+        return {
+            "name": "fake",
+            "version": "1",
+            "thresholds": {"target_fpr": 0.05, "target_fnr": 0.1},
+            "checked_thresholds": {"target_fpr": 0.02, "target_fnr": 0.1},
+        }
 
     def detect_many(
         self, images: Iterable[Callable[[], LoadedImage]], *, stability: bool, batch_size: int, workers: int
@@ -66,7 +71,7 @@ class FakeDetector:
             height=image.height,
             format=image.format,
             warnings=("small: a few pixels; do not rely on it",),
-            stability=(Delivery("half size", probability, verdict),) if stability and verdict != "unsure" else (),
+            stability=(Delivery("half size", probability, 0.0, verdict),) if stability and verdict != "unsure" else (),
         )
 
 

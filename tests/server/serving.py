@@ -41,6 +41,7 @@ class FakeDetector:
             "sha256": "0" * 64,
             "backend": "numpy",
             "thresholds": {"real_below": 0.3, "generated_from": 0.7, "target_fpr": 0.05, "target_fnr": 0.1},
+            "checked_thresholds": {"real_below": 0.3, "generated_from": 0.7, "target_fpr": 0.02, "target_fnr": 0.1},
             "calibration": {"method": "none"},
         }
 
@@ -72,7 +73,8 @@ class FakeDetector:
             frames=image.frames,
             warnings=("low resolution: fewer crops than usual",) if size < 64 else (),
             stability=tuple(
-                Delivery(title, probability * factor, verdict(probability * factor)) for title, factor in deliveries
+                Delivery(title, probability * factor, 0.0, verdict(probability * factor))
+                for title, factor in deliveries
             ),
             tiles=tuple(
                 Tile(left, top, size, float(pixels[top : top + size, left : left + size, 0].mean()))
