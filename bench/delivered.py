@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from apn.calibration import Calibration, fit_calibration
-from apn.crops import Pixels, center_crop
+from apn.crops import CROP_SIZE, Pixels
 from apn.data.samples import GENERATED, REAL, Sample, read_samples
 from apn.data.select import draw
 from apn.data.transforms import align, jpeg, resize
@@ -41,30 +41,28 @@ def halved(pixels: Pixels, least: int) -> Pixels:
 
 
 def delivered(pixels: Pixels, size: int) -> Pixels:
-    """As a web page does."""
-    return jpeg(halved(pixels, size), QUALITY)
+    """As a web page delivers it; its centre, which has one crop of `size`."""
+    found = jpeg(halved(pixels, size), QUALITY)
+    top, left = (max(n - CROP_SIZE, 0) // 2 for n in found.shape[:2])
+    return found[top : top + CROP_SIZE, left : left + CROP_SIZE]
 
 
-def delivered_rows(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Of images that are delivered so: logit of generated less that of real of one crop, and label."""
-    size, rows = detector.crop_size, []
-    for sample in samples:
-        crop = center_crop(delivered(load_image(sample.path).pixels, size), size)
-        rows.append({"kind": DELIVERED, "logit": float(detector.tile_logits(crop[None])[0]), "label": sample.label})
-    return rows
-
-
-def checked_rows(detector: Detector, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Of images as they are, aligned and delivered: the same, and lowest and highest logit of the stability check."""
+def scored(detector: Detector, samples: Sequence[Sample], *, checked: bool) -> list[dict[str, Any]]:
+    """Rows of these images, delivered: logit of generated less that of real, and label. checked: as they are and
+    aligned, too; all with lowest and highest logit of the stability check."""
     rows = []
     for sample in samples:
         pixels = load_image(sample.path).pixels
-        ways = {NATIVE: pixels, ALIGNED: align(pixels), DELIVERED: delivered(pixels, detector.crop_size)}
-        for kind, found in zip(ways, detector.detect_many(ways.values()), strict=True):
+        ways = {DELIVERED: delivered(pixels, detector.crop_size)}
+        if checked:
+            ways |= {NATIVE: pixels, ALIGNED: align(pixels)}
+        for kind, found in zip(ways, detector.detect_many(ways.values(), stability=checked), strict=True):
             assert found.logit is not None, found.error
-            logits = [found.logit, *(one.logit for one in found.stability)]
             row = {"kind": kind, "logit": found.logit, "label": sample.label}
-            rows.append(row | {"lowest": min(logits), "highest": max(logits)})
+            if checked:
+                logits = [found.logit, *(one.logit for one in found.stability)]
+                row |= {"lowest": min(logits), "highest": max(logits)}
+            rows.append(row)
     return rows
 
 
@@ -87,8 +85,9 @@ def main() -> None:
         of = {label: [sample for sample in samples if sample.label == label] for label in (REAL, GENERATED)}
         drawn = [sample for some in of.values() for sample in draw(some, options.checked)]
         elsewhere |= {str(sample.path) for sample in drawn}
-        rows += checked_rows(detector, drawn)
-        rows += delivered_rows(detector, [sample for sample in samples if str(sample.path) not in elsewhere])
+        rows += scored(detector, drawn, checked=True)
+        others = [sample for sample in samples if str(sample.path) not in elsewhere]
+        rows += scored(detector, others, checked=False)
     for path, title, logit, label in zip(
         table.paths.to_pylist(), table.protocol.codes, table.logits, table.labels, strict=True
     ):

@@ -1,6 +1,6 @@
 """Which looks of the spatial branch carry over: a table of docs/results.md, no network trained.
 
-    python bench/looks.py --out runs/looks [--log] [--fit centre] [--shipped]
+    python bench/looks.py --out runs/looks [--log] [--fit centre] [--short]
 
 A look is a view of the picture, perhaps at half of its size, perhaps less what is seen of its median or of itself saved
 as JPEG, read by the mean and deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of
@@ -61,11 +61,13 @@ LOOKS = {
     "brightness at half, compared": Seen("residual", 2, reference="median", scale=2),
     "colour at a quarter, compared": Seen("colour-residual", 1, reference="median", scale=4),
     "colour, against its JPEG": Seen("colour-residual", 1, reference="jpeg"),
+    "brightness, against its JPEG": Seen("residual", 2, reference="jpeg"),
 }
 BEFORE = ("brightness", "colour, compared")  # until the look at half
 HALVED = ("colour", "colour at half, compared")
 FOUR = (*BEFORE, *HALVED)  # until the JPEG
 SHIPPED = (*FOUR, "colour, against its JPEG")
+WITH_JPEG = (*SHIPPED, "brightness, against its JPEG")
 SETS = (
     *((name,) for name in LOOKS),
     BEFORE,
@@ -76,7 +78,10 @@ SETS = (
     (*HALVED, "brightness"),
     (*HALVED, "colour at a quarter, compared"),
     SHIPPED,
+    (*FOUR, "brightness, against its JPEG"),
+    WITH_JPEG,
 )
+SHORT = (*((name,) for name in WITH_JPEG), *SETS[-3:], FOUR)
 WAYS = ("aligned", "native", "JPEG first", "half", "photographs half", "noise 5", "noise 1")
 FITTED = {"training": (0,), "centre": (1 + WAYS.index("aligned"), 1 + WAYS.index("native"))}  # crops of `read_all`
 COLUMNS = {  # how photographs and generated images are saved
@@ -175,15 +180,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the features")
     parser.add_argument("--log", action="store_true", help="deviations as logarithms")
-    parser.add_argument("--shipped", action="store_true", help="only those that apn-mini has")
+    parser.add_argument("--short", action="store_true", help="only those that apn-mini has, and those against a JPEG")
     parser.add_argument("--fit", choices=FITTED, default="training", help="what regressions are fitted on")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
-    kind = f"features{'-log' if options.log else ''}{'-shipped' if options.shipped else ''}.npz"
-    tables = kept(options.out / kind, samples, SHIPPED if options.shipped else tuple(LOOKS), log=options.log)
+    kind = f"features{'-log' if options.log else ''}{'-short' if options.short else ''}.npz"
+    tables = kept(options.out / kind, samples, WITH_JPEG if options.short else tuple(LOOKS), log=options.log)
     heads = ["looks", *COLUMNS, "found", "noise 5", "noise 1"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
-    for names in [(name,) for name in SHIPPED] + [FOUR, SHIPPED] if options.shipped else SETS:
+    for names in SHORT if options.short else SETS:
         found = judge(samples, [tables[name] for name in names], options.fit)
         cells = [*(f"{one:.3f}" for one in found[: len(COLUMNS)]), *(f"{one:.0%}" for one in found[len(COLUMNS) :])]
         print("| " + " | ".join(["; ".join(names), *cells]) + " |", flush=True)

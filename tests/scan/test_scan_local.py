@@ -27,7 +27,7 @@ from scanning import (
 from apn.scan.journal import ERROR
 from apn.scan.local import WorkerError
 from apn.scan.parts import SCHEMA, parts_done
-from apn.scan.worker import Worker
+from apn.scan.worker import Reading, Worker
 
 
 def openings(folder: Path) -> int:
@@ -53,6 +53,14 @@ def test_a_scan_is_a_row_an_image_and_a_summary(tmp_path):
         assert row["stable"] is (None if row["verdict"] in (None, "unsure") else True)
         assert row["warnings"] == ("small" if row["error"] is None else "")
         assert (row["model"], row["sha256"]) == ("f" * 64, None)
+
+
+@pytest.mark.parametrize(("stability", "rate"), [(True, "2.0%"), (False, "5.0%")])
+def test_an_estimate_allows_for_the_rates_of_the_thresholds_in_use(tmp_path, stability, rate):
+    folder_of_pictures(tmp_path / "in", 12)
+    plan = plan_of(tmp_path / "out", tmp_path / "openings", reading=Reading(stability=stability))
+    summary = scan_with(here, tmp_path / "in", plan, sample=10, stability=stability)
+    assert f"up to {rate} of photographs called" in summary.prevalence.note
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path):

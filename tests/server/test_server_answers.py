@@ -155,6 +155,7 @@ def test_a_bad_parameter_is_422(client: httpx.Client) -> None:
 def test_the_model_tells_its_thresholds_and_the_limits(client: httpx.Client) -> None:
     model = client.get("/v1/model").json()
     assert model["thresholds"] == {"real_below": 0.3, "generated_from": 0.7, "target_fpr": 0.05, "target_fnr": 0.1}
+    assert model["checked_thresholds"] == model["thresholds"] | {"target_fpr": 0.02}
     assert model["limits"] == LIMITS
     assert model["backend"] == "numpy"
 

@@ -93,7 +93,7 @@ def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
     for index, text in enumerate(["Looks AI-generated", "Unsure", "Looks like a photograph", "No verdict"]):
         expect(cards.nth(index).locator(".verdict")).to_have_text(text)
     expect(cards.nth(0)).to_contain_text("Probability of being AI-generated: >0.999")
-    expect(cards.nth(0)).to_contain_text("at most 5 % of real photographs are called generated")
+    expect(cards.nth(0)).to_contain_text("at most 2 % of real photographs are called generated")
     expect(cards.nth(2)).to_contain_text(
         "At this threshold (0.3) at most 10 % of generated pictures are called photographs"
     )
