@@ -12,7 +12,7 @@ help:
 	@echo "make test   install everything and run the tests       (make test-slow: the slow ones too)"
 	@echo "make check  format, lint, types, tests"
 	@echo "make aligned  fakes of the corpus's photographs, for training (needs ../shared)"
-	@echo "make weights  train the detector that ships, and all it takes (needs ../shared; 45 minutes of two cores)"
+	@echo "make weights  train the detector that ships, and all it takes (needs ../shared; an hour of two cores)"
 	@echo "make bench  speed and memory of detection, and of the networks (an hour)"
 
 $(BIN)/python:

@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="folder of the folds' runs")
     parser.add_argument("scores", type=Path, help="table of their scores")
-    parser.add_argument("--checked", type=int, default=100, help="images of each fold and label with re-deliveries")
+    parser.add_argument("--checked", type=int, default=40, help="images of each fold and label with re-deliveries")
     parser.add_argument("--out", type=Path, required=True, help="JSONL to write")
     options = parser.parse_args()
     table = read_scores([options.scores])[0]
