@@ -157,11 +157,20 @@ def fit_calibration(
     The thresholds are conformal quantiles: for a new real image like the held-out ones, the chance to reach
     `generated_from` is at most target_fpr, whatever the detector (Vovk et al. 2005; Angelopoulos & Bates 2023).
     Where the two thresholds cross, which a good detector's do, both become the upper one's place: no unsure band.
-    Raises ValueError for fewer than 20 images of a class or target rates outside (0, 1).
+    Raises ValueError for fewer than 20 images of a class, rates outside (0, 1), or rates of the check without extremes.
     """
     logits, labels = np.asarray(logits, float), np.asarray(labels, int)
     real, generated = logits[labels == 0], logits[labels == 1]
     _require_both(len(real), len(generated), "to calibrate on")
+    if extremes is None and (checked_fpr, checked_fnr) != (None, None):
+        raise ValueError("expected logits of re-deliveries to choose thresholds of the stability check on, found none")
+    checked_fpr, checked_fnr = (
+        rate if own is None else own for rate, own in ((target_fpr, checked_fpr), (target_fnr, checked_fnr))
+    )
+    rates = {"target_fpr": target_fpr, "target_fnr": target_fnr, "checked_fpr": checked_fpr, "checked_fnr": checked_fnr}
+    for name, rate in rates.items():
+        if not 0 < rate < 1:
+            raise ValueError(f"expected {name} between 0 and 1, found {rate}")
     fitted = _fit_map(logits, labels, method)
     alone = _thresholds(fitted, real, generated, target_fpr, target_fnr)
     checked = None
@@ -169,7 +178,7 @@ def fit_calibration(
         lowest, highest = np.asarray(extremes, float)[labels == 0, 0], np.asarray(extremes, float)[labels == 1, 1]
         lowest, highest = lowest[np.isfinite(lowest)], highest[np.isfinite(highest)]
         _require_both(len(lowest), len(highest), "with re-deliveries")
-        checked = _thresholds(fitted, lowest, highest, checked_fpr or target_fpr, checked_fnr or target_fnr)
+        checked = _thresholds(fitted, lowest, highest, checked_fpr, checked_fnr)
     return replace(
         fitted,
         **asdict(alone),
@@ -190,9 +199,6 @@ def _thresholds(
     fitted: Calibration, real: np.ndarray, generated: np.ndarray, target_fpr: float, target_fnr: float
 ) -> Thresholds:
     """On the logits of real images that are called generated where these are high, and of generated ones alike."""
-    for name, rate in {"target_fpr": target_fpr, "target_fnr": target_fnr}.items():
-        if not 0 < rate < 1:
-            raise ValueError(f"expected {name} between 0 and 1, found {rate}")
     # `generated` from just above the highest held-out real probability that may not be called so: above, because an
     # isotonic map gives one probability to many logits.
     upper = conformal_quantile(real, 1 - target_fpr)

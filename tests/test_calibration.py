@@ -245,6 +245,10 @@ def test_data_that_cannot_be_fitted() -> None:
         fit_calibration(np.zeros(100), np.zeros(100), fitted_on="nothing")
     with pytest.raises(ValueError, match="wrong labels"):
         fit_calibration(logits, 1 - labels, fitted_on="nothing")
+    with pytest.raises(ValueError, match="expected checked_fpr between 0 and 1, found 0"):
+        fit_calibration(logits, labels, extremes=np.column_stack([logits, logits]), checked_fpr=0, fitted_on="nothing")
+    with pytest.raises(ValueError, match="expected logits of re-deliveries"):
+        fit_calibration(logits, labels, checked_fnr=0.01, fitted_on="nothing")
     with pytest.raises(ValueError, match="expected target_fpr between 0 and 1, found 1"):
         fit_calibration(logits, labels, target_fpr=1, fitted_on="nothing")
 
