@@ -65,9 +65,9 @@ LOOKS = {
 }
 BEFORE = ("brightness", "colour, compared")  # until the look at half
 HALVED = ("colour", "colour at half, compared")
-FOUR = (*BEFORE, *HALVED)  # until the JPEG
-SHIPPED = (*FOUR, "colour, against its JPEG")
-WITH_JPEG = (*SHIPPED, "brightness, against its JPEG")
+FOUR = (*BEFORE, *HALVED)  # of apn-mini as it ships
+FIVE = (*FOUR, "colour, against its JPEG")
+SIX = (*FIVE, "brightness, against its JPEG")
 SETS = (
     *((name,) for name in LOOKS),
     BEFORE,
@@ -77,11 +77,11 @@ SETS = (
     (*HALVED, "colour, compared"),
     (*HALVED, "brightness"),
     (*HALVED, "colour at a quarter, compared"),
-    SHIPPED,
+    FIVE,
     (*FOUR, "brightness, against its JPEG"),
-    WITH_JPEG,
+    SIX,
 )
-SHORT = (*((name,) for name in WITH_JPEG), *SETS[-3:], FOUR)
+SHORT = (*((name,) for name in SIX), *SETS[-3:], FOUR)
 WAYS = ("aligned", "native", "JPEG first", "half", "photographs half", "noise 5", "noise 1")
 FITTED = {"training": (0,), "centre": (1 + WAYS.index("aligned"), 1 + WAYS.index("native"))}  # crops of `read_all`
 COLUMNS = {  # how photographs and generated images are saved
@@ -185,7 +185,7 @@ def main() -> None:
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
     kind = f"features{'-log' if options.log else ''}{'-short' if options.short else ''}.npz"
-    tables = kept(options.out / kind, samples, WITH_JPEG if options.short else tuple(LOOKS), log=options.log)
+    tables = kept(options.out / kind, samples, SIX if options.short else tuple(LOOKS), log=options.log)
     heads = ["looks", *COLUMNS, "found", "noise 5", "noise 1"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for names in SHORT if options.short else SETS:

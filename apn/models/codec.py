@@ -2,7 +2,7 @@
 
 Source: ITU-T T.81 (1992), A.3.3 (the transform) and K.1 (the tables); JFIF 1.02 for colours; tables scaled by quality,
 colour halved and enlarged again as libjpeg does it.
-Dimensions: B batch, H x W pixels, N blocks of 8 x 8.
+Dimensions: B batch, C channels, H x W pixels.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-QUALITY = 90  # chosen on the leave-out folds: docs/results.md
+QUALITY = 90  # of a few tried on the leave-out folds: docs/results.md
 BLOCK = 8
 _BRIGHTNESS = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -47,8 +47,8 @@ def block_transform() -> Tensor:
 class Jpeg(nn.Module):
     """Image (B, 3, H, W) in [0, 1] -> the same after a JPEG of QUALITY with halved colour, as large.
 
-    From what libjpeg gives it differs by half a grey value on average, without bias. Rounding has no gradient, nor has
-    this.
+    From what libjpeg gives it differs by less than one grey value on average, without bias (tests/test_codec.py).
+    Rounding has no gradient, nor has this.
     """
 
     transform: Tensor
