@@ -12,8 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -25,7 +24,7 @@ from apn.report.canvas import INK, LINE, QUIET, shorten, styled
 
 WIDTH = 7.2  # inches: across both columns of a paper
 MARGIN, GAP = 0.12, 0.16
-HEADER, TITLE, BAR, FOOTER = 0.5, 0.17, 0.34, 0.38
+HEADER, TITLE, BAR, FOOTER = 0.5, 0.17, 0.34, 0.46
 TALLEST = 2.4
 SPECTRUM, STRIP, AXIS = 1.75, 0.095, 0.64  # side of the spectrum, a band at its side, words and scale under it
 STRIP_BANDS = 5  # drawn at the spectrum's sides, the strongest; the coverage has all
@@ -59,8 +58,8 @@ def explanation_figure(
         sheet = _Sheet(explanation, len(first), len(images))
         sheet.header(explanation, name, model)
         places = sheet.row(len(first), sheet.picture_height)
-        drawn = [sheet.part(part, place) for part, place in zip(first, places, strict=True)]
-        _mark_tile(drawn[0], explanation)
+        scales = [sheet.part(part, place) for part, place in zip(first, places, strict=True)]
+        sheet.mark_tile(explanation, scales[0])
         sheet.down(sheet.picture_height + BAR)
         sheet.spectra(explanation.bands, parts["amplitude-bands"], parts["phase-bands"])
         for part, place in zip(images, sheet.row(max(len(images), 1), sheet.image_side), strict=False):
@@ -83,13 +82,17 @@ def sides(bands: BandEvidence) -> float:
 
 
 class _Canvas:
-    """A figure of a size in inches, in which axes are put by their upper left corner."""
+    """A figure of a size in inches, on which all is put by its upper left corner: on one pair of axes as large as the
+    figure, since each further one takes Matplotlib as long as ten images."""
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
         self.figure = Figure(figsize=(width, height))
+        self.page = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+        self.page.set_axis_off()
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Axes of their own, for what has ticks."""
         bottom = self.height - top - height
         box = left / self.width, bottom / self.height, width / self.width, height / self.height
         axes = self.figure.add_axes(box)
@@ -97,36 +100,32 @@ class _Canvas:
         axes.tick_params(labelsize=6, length=2, pad=1.5)
         return axes
 
-    def text(self, left: float, top: float, text: str, **style: object) -> None:
-        self.figure.text(left / self.width, 1 - top / self.height, text, va="top", **style)  # type: ignore[arg-type]
+    def text(self, left: float, top: float, text: str, **style: Any) -> None:
+        self.page.text(left, top, text, **{"va": "top", **style})
 
-    def part(self, part: Part, place: tuple[float, float, float, float]) -> Axes:
-        """A part in its box (left, top, width, height) under its title, over its scale."""
+    def image(self, pixels: np.ndarray, left: float, top: float, width: float, height: float, **style: Any) -> None:
+        self.page.imshow(pixels, extent=(left, left + width, top + height, top), aspect="auto", **style)
+
+    def part(self, part: Part, place: tuple[float, float, float, float]) -> float:
+        """A part in its box (left, top, width, height) under its title, over its scale. Returns inches a pixel."""
         left, top, width, height = place
         self.text(left, top + 0.02, part.title, fontsize=7)
-        axes = self.axes(left, top + TITLE, width, height)
-        axes.imshow(part.pixels, interpolation="antialiased")
-        axes.set_anchor("NW")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
+        rows, columns = part.pixels.shape[:2]
+        inches = min(width / columns, height / rows)
+        self.image(part.pixels, left, top + TITLE, columns * inches, rows * inches, interpolation="antialiased")
         if part.scale is not None:
-            shown = min(height, width * part.pixels.shape[0] / part.pixels.shape[1])  # the picture hangs from the top
-            self.bar(part.scale, left, top + TITLE + shown + 0.04, width)
-        return axes
+            self.bar(part.scale, left, top + TITLE + rows * inches + 0.04, width)
+        return inches
 
     def bar(self, scale: Scale, left: float, top: float, width: float) -> None:
         colours = mpl.colormaps[scale.colours](np.linspace(0, 1, 256))
         if scale.overlay:  # as over a picture of middle grey
             colours[:, :3] = OPACITY * colours[:, :3] + (1 - OPACITY) / 2
-        mappable = ScalarMappable(Normalize(scale.low, scale.high), ListedColormap(colours))
-        bar = self.figure.colorbar(mappable, cax=self.axes(left, top, width, 0.06), orientation="horizontal")
-        bar.set_ticks([scale.low, (scale.low + scale.high) / 2, scale.high])
-        bar.ax.set_xticklabels([f"{scale.low:.3g}", scale.label, f"{scale.high:.3g}"], fontsize=6)
-        bar.ax.tick_params(length=0, pad=1)
-        for tick, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
-            tick.set_horizontalalignment(side)  # type: ignore[arg-type]
-        bar.outline.set_visible(False)
+        self.image(colours[None], left, top, width, 0.06)
+        low, high = scale.ends()
+        labels = (f"{low:g}", "left"), (scale.label, "center"), (f"{high:g}", "right")
+        for share, (label, side) in zip((0, 0.5, 1), labels, strict=True):
+            self.text(left + share * width, top + 0.075, label, fontsize=6, ha=side)
 
     def spectrum(self, bands: BandEvidence, left: float, top: float) -> None:
         """The spectrum below the strip of horizontal bands, whose corner is there; vertical ones at its right."""
@@ -207,6 +206,18 @@ class _Sheet(_Canvas):
         facts = [f"{detection.width} x {detection.height} pixels, {_plural(len(detection.tiles), 'tile')}", model]
         self.text(MARGIN, 0.26, "; ".join(filter(None, facts)), fontsize=7, color=QUIET)
 
+    def mark_tile(self, explanation: Explanation, inches: float) -> None:
+        """The tile of the bands on the picture at the left of this row, `inches` a pixel; not if it is all there is."""
+        if len(explanation.detection.tiles) == 1 or not tile_is_inside(explanation):
+            return
+        tile, scale = explanation.bands.tile, inches / explanation.reduction
+        corner = MARGIN + tile.left * scale, self.top + TITLE + tile.top * scale
+        side = tile.size * scale
+        for colour, style in ((INK, "-"), ("white", "--")):
+            self.page.add_patch(
+                Rectangle(corner, side, side, fill=False, edgecolor=colour, linestyle=style, linewidth=1)
+            )
+
     def spectra(self, bands: BandEvidence, amplitude: Part, phase: Part) -> None:
         """The middle row: the spectrum between its strips, and what all bands keep."""
         self.text(MARGIN, self.top + 0.02, "amplitude spectrum (log); bands and effect on logit", fontsize=7)
@@ -241,15 +252,6 @@ def tile_is_inside(explanation: Explanation) -> bool:
     assert height is not None
     assert width is not None
     return tile.top + tile.size <= height and tile.left + tile.size <= width
-
-
-def _mark_tile(axes: Axes, explanation: Explanation) -> None:
-    if len(explanation.detection.tiles) == 1 or not tile_is_inside(explanation):
-        return
-    tile, by = explanation.bands.tile, explanation.reduction
-    corner, side = (tile.left / by - 0.5, tile.top / by - 0.5), tile.size / by
-    for colour, style in ((INK, "-"), ("white", "--")):
-        axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=colour, linestyle=style, linewidth=1))
 
 
 def _plural(number: int, noun: str) -> str:

@@ -35,6 +35,10 @@ class Scale(NamedTuple):
         span = (values - self.low) / max(self.high - self.low, float(np.finfo(np.float32).tiny))
         return mpl.colormaps[self.colours](np.clip(span, 0, 1))[..., :3]
 
+    def ends(self) -> tuple[float, float]:
+        """`low` and `high` in the three digits that are shown."""
+        return float(f"{self.low:.3g}"), float(f"{self.high:.3g}")
+
 
 class Part(NamedTuple):
     """One picture of an explanation. name: of its file. meaning: a sentence or two. pixels: (h, w, 3) uint8 RGB."""

@@ -57,9 +57,10 @@ def _scale(scale: Scale) -> dict[str, Any]:
     colours = mpl.colormaps[scale.colours](np.linspace(0, 1, STOPS))[:, :3]
     if scale.overlay:  # as over a picture of middle grey
         colours = OPACITY * colours + (1 - OPACITY) / 2
+    low, high = scale.ends()
     return {
-        "low": float(f"{scale.low:.3g}"),  # as the figure has them
-        "high": float(f"{scale.high:.3g}"),
+        "low": low,
+        "high": high,
         "label": scale.label,
         "colours": [to_hex(colour) for colour in colours],
     }
