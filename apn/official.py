@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from apn.checkpoint import save_checkpoint
-from apn.config import Config, ModelConfig
+from apn.config import Config
+from apn.model_config import ModelConfig
 from apn.models.apn import APN
 
 # Applied in order to an official name; what matches none keeps its name.

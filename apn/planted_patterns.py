@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from apn.config import BandStart, ModelConfig
 from apn.explain_bands import band_effects
 from apn.losses import bands_loss
 from apn.metrics import auc
+from apn.model_config import BandStart, ModelConfig
 from apn.models.apn import APN
 
 SIZE, BANDS, EMBEDDING = 32, 3, 192

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from apn.checkpoint import load_state, load_weights, read_checkpoint_config, read_training, recover
-from apn.config import Config, Settings
+from apn.config import Config
 from apn.data.samples import Sample
 from apn.distributed import gather, rank
+from apn.model_config import Settings
 from apn.step import Trainee
 
 # What the batches of a step follow from; with another one a resumed run would be neither the old run nor a new one.

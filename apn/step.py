@@ -16,10 +16,11 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from apn.batchnorm import synchronize_batchnorm
-from apn.config import Config, ModelConfig, TrainConfig
+from apn.config import Config, TrainConfig
 from apn.data.dataset import Batch
 from apn.distributed import average_gradients, mean_over_processes, world_size
 from apn.losses import Pairs, build_clubs, club_learning_loss, information_pairs, loss_terms
+from apn.model_config import ModelConfig
 from apn.models.apn import APN
 from apn.models.build import build_network
 from apn.models.club import own_batch

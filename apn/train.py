@@ -21,10 +21,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from apn.checkpoint import read_training
-from apn.config import Config, ModelConfig, TrainConfig
+from apn.config import Config, TrainConfig
 from apn.data.dataset import Batch, BatchLoader
 from apn.distributed import agree, device_type, gather, leave, lost_process_explained, share_buffers, start, world_size
 from apn.metrics import auc, balanced_accuracy, probabilities
+from apn.model_config import ModelConfig
 from apn.models.apn import APN
 from apn.models.build import starting_weights
 from apn.models.soft_labels import SoftLabels

@@ -28,13 +28,14 @@ from delivered import QUALITY, halved
 from frozen import CORPUS, NETWORK, ROOT, logistic, weights
 from photographs import FALSE_ALARMS, SIZE
 
-from apn.config import Reference, View, read_config
+from apn.config import read_config
 from apn.crops import CROP_SIZE, Pixels, center_crop
 from apn.data.samples import REAL, Sample, read_samples
 from apn.data.splits import leave_out, read_folds
 from apn.data.transforms import TrainTransform, align, jpeg, noise
 from apn.image import load_image
 from apn.metrics import auc
+from apn.model_config import Reference, View
 from apn.models.backbones import Normalize, build_backbone
 from apn.models.statistics import StageStatistics, statistics
 from apn.models.views import REFERENCES, VIEWS, reduced
@@ -65,8 +66,8 @@ LOOKS = {
 }
 BEFORE = ("brightness", "colour, compared")  # until the look at half
 HALVED = ("colour", "colour at half, compared")
-FOUR = (*BEFORE, *HALVED)  # of apn-mini as it ships
-FIVE = (*FOUR, "colour, against its JPEG")
+FOUR = (*BEFORE, *HALVED)  # until the look against a JPEG
+FIVE = (*FOUR, "colour, against its JPEG")  # of apn-mini as it ships
 SIX = (*FIVE, "brightness, against its JPEG")
 SETS = (
     *((name,) for name in LOOKS),

@@ -10,7 +10,7 @@ configuration is that). Dimensions: B batch, K bands, C = 3 colours, H x W pixel
 import torch
 from torch import Tensor, nn
 
-from apn.config import ModelConfig
+from apn.model_config import ModelConfig
 from apn.models.apn import APN
 from apn.models.bands import AxisBands
 from apn.models.frequency import BandEncoder

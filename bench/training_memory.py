@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from apn.config import Config, ModelConfig, read_config
+from apn.config import Config, read_config
 from apn.losses import build_clubs, loss_terms
+from apn.model_config import ModelConfig
 from apn.models.apn import APN
 from apn.recompute import recompute_bands
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from apn.config import Config, ModelConfig, apply_overrides, read_config
+from apn.config import Config, apply_overrides, read_config
+from apn.model_config import ModelConfig
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.toml"))
 

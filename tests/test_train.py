@@ -17,9 +17,10 @@ import apn.losses
 import apn.step
 import apn.train
 from apn.checkpoint import load_model, load_state, read_training
-from apn.config import Config, DataConfig, ModelConfig, TrainConfig
+from apn.config import Config, DataConfig, TrainConfig
 from apn.data.dataset import Batch
 from apn.data.samples import read_samples, write_manifest
+from apn.model_config import ModelConfig
 from apn.models.apn import APN
 from apn.models.soft_labels import SoftLabels
 from apn.step import NonFiniteLossError, apn_half, build_trainee

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from apn.config import ModelConfig
+from apn.model_config import ModelConfig
 from apn.models.apn import APN
 
 # Further looks of the spatial branch: one compared with its reference, one at half of the size.

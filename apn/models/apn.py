@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from apn.config import ModelConfig
+from apn.model_config import ModelConfig
 from apn.models.bands import Proposals
 from apn.models.detect import DetectOnly
 from apn.models.frequency import FrequencyBranch

@@ -4,7 +4,7 @@ A network maps float RGB (B, 3, H, W) in [0, 1] to a tuple with `logits` (B, 2);
 only training needs. Its attribute `config` holds its settings.
 """
 
-from apn.config import AnyModelConfig, ModelConfig
+from apn.model_config import AnyModelConfig, ModelConfig
 from apn.models.apn import APN
 from apn.models.backbones import pretrained_source
 from apn.models.baselines import Baseline, build_baseline

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from apn.config import ModelConfig
+from apn.model_config import ModelConfig
 from apn.models.backbones import Normalize, build_backbone, num_features
 from apn.models.bands import (
     AxisBands,

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from apn.config import ModelConfig, Reference
+from apn.model_config import ModelConfig, Reference
 from apn.models.backbones import Normalize, build_backbone, num_features
 from apn.models.statistics import Standardize
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from apn.config import LookConfig, ModelConfig, View
+from apn.model_config import LookConfig, ModelConfig, View
 from apn.models.codec import Jpeg
 
 SIGMA = 1.0  # of the blur, pixels

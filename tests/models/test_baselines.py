@@ -14,7 +14,8 @@ from tiny import noise
 from torch import nn
 from torch.nn import functional as F
 
-from apn.config import Config, ModelConfig, read_config, validate
+from apn.config import Config, read_config, validate
+from apn.model_config import ModelConfig
 from apn.models.baselines.dire import DIRE, Reconstructor, open_pipeline
 from apn.models.baselines.f3net import Decomposition, F3Net, LocalStatistics, MixBlock, dct_matrix, widen_input
 from apn.models.baselines.gramnet import gram_matrix

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from apn.config import AnyBaselineConfig
+from apn.model_config import AnyBaselineConfig
 from apn.models.baselines.base import Baseline, BaselineOutput
 from apn.models.baselines.classifier import Classifier
 from apn.models.baselines.dire import DIRE

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from apn.config import BaselineConfig
+from apn.model_config import BaselineConfig
 from apn.models.backbones import build_backbone
 
 

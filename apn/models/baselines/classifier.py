@@ -12,7 +12,7 @@ Dimensions: B batch, S side, N backbone features.
 
 from torch import Tensor, nn
 
-from apn.config import BaselineConfig
+from apn.model_config import BaselineConfig
 from apn.models.backbones import Normalize, num_features
 from apn.models.baselines.base import Baseline, trunk
 

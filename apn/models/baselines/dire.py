@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apn.config import DIREConfig
+from apn.model_config import DIREConfig
 from apn.models.baselines.classifier import Classifier
 
 

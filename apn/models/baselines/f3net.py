@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from apn.config import F3NetConfig
+from apn.model_config import F3NetConfig
 from apn.models.baselines.base import Baseline, parts, trunk
 
 AREAS = (0, 1 / 16, 1 / 8, 1)  # shares of the spectrum's area where the low, middle and high band begin and end

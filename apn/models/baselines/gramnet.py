@@ -10,7 +10,7 @@ Dimensions: B batch, C channels, h x w positions.
 import torch
 from torch import Tensor, nn
 
-from apn.config import GramNetConfig
+from apn.model_config import GramNetConfig
 from apn.models.backbones import Normalize, num_features
 from apn.models.baselines.base import Baseline, parts, trunk
 

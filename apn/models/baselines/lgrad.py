@@ -13,7 +13,7 @@ Dimensions: B batch, S side.
 import torch
 from torch import Tensor
 
-from apn.config import LGradConfig
+from apn.model_config import LGradConfig
 from apn.models.backbones import Normalize, build_backbone
 from apn.models.baselines.classifier import Classifier
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from apn.config import NPRConfig
+from apn.model_config import NPRConfig
 from apn.models.backbones import Normalize
 from apn.models.baselines.base import Baseline, parts, trunk
 

@@ -10,7 +10,7 @@ part), as in GenImage. Dimensions: B batch, H x W pixels, M = W // 2 + 1 spectru
 import torch
 from torch import Tensor
 
-from apn.config import SpecConfig
+from apn.model_config import SpecConfig
 from apn.models.baselines.classifier import Classifier
 from apn.models.fourier import FFT
 

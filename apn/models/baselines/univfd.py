@@ -10,7 +10,7 @@ configs/univfd-lite.toml has one whose weights come as a package. Dimensions: B 
 import torch
 from torch import Tensor
 
-from apn.config import UnivFDConfig
+from apn.model_config import UnivFDConfig
 from apn.models.baselines.classifier import Classifier
 
 
