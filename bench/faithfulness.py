@@ -5,6 +5,7 @@
 1. Insertion and deletion on held-out generated images, against the same map with its cells shuffled.
 2. Planted evidence: half of each held-out photograph is replaced by its reconstruction by a small autoencoder that is
    trained here on other photographs; both halves are then saved alike, JPEG quality 96. The heat must lie on that half.
+   The same with half of a held-out generated image, which the network was trained to tell, if of another scene.
 3. Weights drawn anew: heat maps must change.
 4. A wave of known frequency, and a small network trained to see it: the band without which its logit loses most must
    select that frequency.
@@ -122,17 +123,21 @@ def curves(measured: Measured, samples: Sequence[Sample]) -> tuple[list[str], di
     return rows, found
 
 
-def planted(measured: Measured, name: str, autoencoder: Autoencoder, photos: Sequence[Sample]) -> list[str]:
-    """Rows: the AUC of heat against the planted half, of the untouched photograph against that half, and whether the
-    network tells photograph from reconstruction at all. Then that of evidence for the side to which planting moved the
-    logit: where a network takes reconstructions for more real, a true map has its evidence for real there."""
-    groups, aucs = [photo.split_group for photo in photos], {kind: ([], []) for kind in MAPS}
+def reconstructed(autoencoder: Autoencoder, pixels: np.ndarray) -> np.ndarray:
+    fake = reconstruct(autoencoder, torch.from_numpy(to_input(pixels[None])))[0]
+    return (fake.permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def planted(measured: Measured, name: str, photos: Sequence[np.ndarray], fakes: Sequence[np.ndarray],
+            groups: Sequence[str]) -> list[str]:  # fmt: skip
+    """Rows: the AUC of heat against the half of a photograph where a fake was planted, of the untouched photograph
+    against that half, and whether the network tells photographs from whole fakes at all. Then that of evidence for the
+    side to which planting moved the logit: where a network takes fakes for more real, a true map has its evidence for
+    real there."""
+    aucs: dict[str, tuple[list[float], list[float]]] = {kind: ([], []) for kind in MAPS}
     turned: tuple[list[float], list[float]] = ([], [])
     logits: tuple[list[float], list[float]] = ([], [])
-    for number, photo in enumerate(photos):
-        pixels = center_crop(load_image(photo.path).pixels, measured.size)
-        fake = reconstruct(autoencoder, torch.from_numpy(to_input(pixels[None])))[0]
-        fake = (fake.permute(1, 2, 0) * 255).round().byte().numpy()
+    for number, (pixels, fake) in enumerate(zip(photos, fakes, strict=True)):
         mixed, mask = plant(pixels, fake, SIDES[number % len(SIDES)])
         maps, told = measured.maps([jpeg(one, QUALITY) for one in (mixed, pixels, fake)])
         for kind in MAPS:
@@ -154,7 +159,7 @@ def planted(measured: Measured, name: str, autoencoder: Autoencoder, photos: Seq
     what = f"planted half, {name}, evidence for the side that it moved the logit to: AUC; untouched photograph"
     rows.append(f"| {what} | {own} | {untouched} | |")
     known = auc([0] * len(photos) + [1] * len(photos), logits[0] + logits[1])
-    rows.append(f"| whole reconstructions told from photographs, {name}: AUC | {known:.3f} | | |")
+    rows.append(f"| whole fakes told from photographs, {name}: AUC | {known:.3f} | | |")
     return rows
 
 
@@ -231,10 +236,16 @@ def main() -> None:
         save_figure(curve_figure(found), options.out / "insertion-deletion.png")
     if "planted" in wanted:
         fit_photos = draw(photographs(read_data(options.fit_data)), 200)
+        crops, others = ([center_crop(load_image(sample.path).pixels, measured.size) for sample in some]
+                         for some in (photos, generated))  # fmt: skip
+        groups = [photo.split_group for photo in photos]
         for name in options.autoencoders.split(","):
             autoencoder, line = prepare(name, fit_photos, steps=options.fit_steps)
             print(line)
-            rows += planted(measured, name, autoencoder, photos)
+            fakes = [reconstructed(autoencoder, pixels) for pixels in crops]
+            rows += planted(measured, name, crops, fakes, groups)
+        number = min(len(crops), len(others))
+        rows += planted(measured, "generated image", crops[:number], others[:number], groups[:number])
     if "sanity" in wanted:
         rows += sanity(measured, generated)
     if "patterns" in wanted:
