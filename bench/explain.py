@@ -1,6 +1,7 @@
 """Time of `apn explain` for the images of demo/: what the start costs, then seconds an image with figure and parts.
 
 python bench/explain.py [--weights WEIGHTS] [--rounds 3]
+python bench/explain.py --untrained configs/apn-base.toml    # weights as drawn, which take as long
 """
 
 import argparse
@@ -11,9 +12,25 @@ import time
 from pathlib import Path
 
 
+def save_untrained(settings: Path, folder: Path) -> None:
+    """A checkpoint of the network, which asks no model hub for anything."""
+    import torch
+
+    from apn.checkpoint import save_checkpoint
+    from apn.config import read_config
+    from apn.models.build import build_network
+
+    config = read_config(
+        settings, ("model.pretrained=false", "model.pretrained_artifact=false", "model.pretrained_irrelevant=false")
+    )
+    torch.manual_seed(0)
+    save_checkpoint(folder, build_network(config.model), config, {})
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="apn-mini")
+    parser.add_argument("--untrained", type=Path, help="settings of a network, in place of weights")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     begun = time.perf_counter()
@@ -22,10 +39,13 @@ def main() -> None:
     from apn.explain_files import Format, write_explanation
     from apn.explanations import explain
 
-    model, detector = apn.load_model(find_weights(options.weights)), apn.load(options.weights)
     images = sorted((Path(__file__).parents[1] / "demo" / "images").iterdir())
     explaining, writing, processor = [], [], []
     with tempfile.TemporaryDirectory() as folder:
+        weights = options.weights
+        if options.untrained:
+            save_untrained(options.untrained, weights := Path(folder) / "weights")
+        model, detector = apn.load_model(find_weights(weights)), apn.load(weights)
         found = explain(model, images[0], detector=detector)  # PyTorch loads and plans, Matplotlib looks for fonts
         write_explanation(found, Path(folder), "first", {Format.PNG}, detector)
         print(f"start: {time.perf_counter() - begun:.1f} s; load average {os.getloadavg()[0]:.1f}")

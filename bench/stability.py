@@ -32,9 +32,10 @@ from apn.scores import labelled_logits
 ROOT = Path(__file__).parent.parent
 WAYS = ("JPEG 75", "WebP 80", "resize x0.75")  # of DELIVERIES, those that the project has a goal for
 PROTOCOLS: dict[str, Callable[[Pixels], Pixels]] = {"as they are": lambda pixels: pixels, "aligned": align}
-
-
-RATES = ((0.05, 0.05), (0.05, 0.02), (0.02, 0.01), (0.05, 0.005), (0.03, 0.005), (0.02, 0.005), (0.005, 0.005))
+RATES = (
+    (0.05, 0.05), (0.05, 0.02), (0.02, 0.01), (0.05, 0.005), (0.03, 0.005), (0.02, 0.005), (0.05, 0.002), (0.03, 0.002),
+    (0.02, 0.002), (0.01, 0.002), (0.005, 0.002),
+)  # fmt: skip
 
 
 class Judged(NamedTuple):
