@@ -93,6 +93,7 @@ class Detector:
         *,
         names: Iterable[str] | None = None,
         stability: bool = True,
+        brief: bool = False,
         allow_truncated: bool = False,
         max_pixels: int | None = None,
         batch_size: int = BATCH_SIZE,
@@ -100,8 +101,10 @@ class Detector:
     ) -> Iterator[Detection]:
         """A row per image, in order, as soon as it is known; an unreadable image is a row with `error`.
 
-        names: what each row's `path` says (default: the path, or the image's number). batch_size: tiles that the
-        network sees at once; it does not change a score. workers: threads that decode ahead of the network.
+        names: what each row's `path` says (default: the path, or the image's number). brief: no more of an image's
+        re-deliveries are scored once one has overturned its verdict; verdicts are the same, in less time. batch_size:
+        tiles that the network sees at once; it does not change a score. workers: threads that decode ahead of the
+        network.
         """
         options: dict[str, Any] = {"allow_truncated": allow_truncated}
         if max_pixels is not None:
@@ -116,9 +119,9 @@ class Detector:
         for prepared in ahead(prepare, _named(images, names), workers, max(2 * workers, batch_size)):
             pending.append(prepared)
             if sum(max(len(p.corners), 1) for p in pending) >= batch_size:  # a broken file has no tile, but is a row
-                yield from self._judge(pending, batch_size)
+                yield from self._judge(pending, batch_size, brief)
                 pending = []
-        yield from self._judge(pending, batch_size)
+        yield from self._judge(pending, batch_size, brief)
 
     def tile_logits(self, tiles: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Generated minus real logit (T,) of tiles (T, S, S, 3) uint8."""
@@ -139,7 +142,7 @@ class Detector:
         facts = image._replace(pixels=np.empty((0, 0, 3), np.uint8))  # a view would keep the whole picture alive
         return Prepared(path, image.width, image.height, facts, corners, tiles, delivered, _warnings(image, size), None)
 
-    def _judge(self, images: list[Prepared], batch_size: int) -> Iterator[Detection]:
+    def _judge(self, images: list[Prepared], batch_size: int, brief: bool) -> Iterator[Detection]:
         """Scores all tiles together, then the re-deliveries of the images whose verdict they could overturn."""
         found = self._scores([p.tiles for p in images if p.tiles is not None], batch_size)
         logits = [np.empty(0) if p.tiles is None else next(found) for p in images]
@@ -148,10 +151,16 @@ class Detector:
             for image, one in zip(images, logits, strict=True)
         ]
         doubtful = [i for i, p in enumerate(images) if p.delivered and rows[i].verdict != "unsure"]
-        scores = self._scores([tiles for i in doubtful for tiles in images[i].delivered], batch_size)
-        for i in doubtful:
-            deliveries = self._deliveries(logits[i], scores)
-            rows[i] = _settle(rows[i], deliveries)
+        deliveries: dict[int, list[Delivery]] = {i: [] for i in doubtful}
+        names = list(DELIVERIES)
+        for ways in [[name] for name in names] if brief else [names]:
+            scores = self._scores([images[i].delivered[names.index(way)] for i in doubtful for way in ways], batch_size)
+            for i in doubtful:
+                deliveries[i] += [self._delivery(way, logits[i], next(scores)) for way in ways]
+            if brief:
+                doubtful = [i for i in doubtful if deliveries[i][-1].verdict == rows[i].verdict]
+        for i, found_of in deliveries.items():
+            rows[i] = _settle(rows[i], tuple(found_of))
         yield from rows
 
     def _scores(self, groups: list[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
@@ -181,12 +190,9 @@ class Detector:
             metadata=facts.metadata,
         )
 
-    def _deliveries(self, logits: np.ndarray, scores: Iterator[np.ndarray]) -> tuple[Delivery, ...]:
-        """What becomes of an image's tile logits (T,), judged by the delivered tiles; takes their scores in order."""
-        before, level = logits[_delivered(len(logits))], float(logits.mean())
-        return tuple(self._delivery(name, level + float((next(scores) - before).mean())) for name in DELIVERIES)
-
-    def _delivery(self, name: str, logit: float) -> Delivery:
+    def _delivery(self, name: str, logits: np.ndarray, delivered: np.ndarray) -> Delivery:
+        """What becomes of an image's tile logits (T,), judged by the logits of its delivered tiles."""
+        logit = float(logits.mean()) + float((delivered - logits[_delivered(len(logits))]).mean())
         probability = self.calibration.probability(logit)
         return Delivery(name, probability, logit, self.calibration.thresholds(checked=True).verdict(probability))
 

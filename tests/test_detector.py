@@ -136,6 +136,28 @@ def test_a_verdict_that_another_delivery_overturns_is_unsure_and_says_which():
     assert all(name in row.warnings[-1] for name in overturned)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_a_brief_check_ends_with_the_first_delivery_that_overturns_and_says_the_same(batch_size: int) -> None:
+    stripes = np.repeat(np.tile(np.array([0, 255], np.uint8), (40, 20))[..., None], 3, axis=2)
+    images = [stripes, *(picture(40, 40, seed) // part for seed, part in enumerate((1, 2, 4, 8))), stripes // 2]
+    seen: list[int] = []
+
+    def counted(crops: np.ndarray) -> np.ndarray:
+        seen.append(len(crops))
+        return ripple_backend(crops)
+
+    detector = make_detector(counted)
+    whole, work = list(detector.detect_many(images, batch_size=batch_size)), sum(seen)
+    brief = list(detector.detect_many(images, batch_size=batch_size, brief=True))
+    assert sum(seen) - work < work
+    for image, long, short in zip(images, whole, brief, strict=True):
+        alone = make_detector(ripple_backend).detect(image, stability=False).verdict
+        overturned = [n for n, one in enumerate(long.stability, 1) if one.verdict != alone]
+        assert (short.verdict, short.logit, short.tiles) == (long.verdict, long.logit, long.tiles)
+        assert short.stability == long.stability[: overturned[0] if overturned else None]
+    assert {"unsure", "real"} == {row.verdict for row in brief}
+
+
 def test_a_verdict_that_every_delivery_keeps_stands():
     row = make_detector().detect(np.full((100, 100, 3), 250, np.uint8))
     assert row.verdict == "generated"

@@ -82,6 +82,7 @@ class Worker:
         found = self._detector.detect_many(
             loaders(),
             stability=self._reading.stability,
+            brief=True,  # a row says whether the verdict stood, not what overturned it
             batch_size=self._reading.batch_size,
             workers=self._reading.threads,
         )

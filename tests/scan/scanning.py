@@ -48,7 +48,13 @@ class FakeDetector:
         }
 
     def detect_many(
-        self, images: Iterable[Callable[[], LoadedImage]], *, stability: bool, batch_size: int, workers: int
+        self,
+        images: Iterable[Callable[[], LoadedImage]],
+        *,
+        stability: bool,
+        brief: bool,
+        batch_size: int,
+        workers: int,
     ) -> Iterator[Detection]:
         for number, load in enumerate(images):
             time.sleep(self.delay_s)
