@@ -83,7 +83,7 @@ def sides(bands: BandEvidence) -> float:
 
 class _Canvas:
     """A figure of a size in inches, on which all is put by its upper left corner: on one pair of axes as large as the
-    figure, since each further one takes Matplotlib as long as ten images."""
+    figure, since Matplotlib takes longer to make further ones than to draw what is on them."""
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
