@@ -12,10 +12,10 @@ from tiny import LOOKS, tiny_config
 from torch import nn
 
 import apn.export
-from apn.backends import onnx_backend, onnx_batch_backend, to_input
+from apn.backends import find_weights, onnx_backend, onnx_batch_backend, to_input
 from apn.checkpoint import load_model, save_checkpoint
 from apn.config import Config
-from apn.export import Comparison, ExportMismatchError, compare, export_graph
+from apn.export import Comparison, ExportMismatchError, compare, comparison_crops, export_graph
 from apn.metrics import probabilities
 from apn.models.apn import APN
 
@@ -110,6 +110,15 @@ def test_openvino_equals_pytorch_at_any_batch_size(
     assert_equal_numbers(lambda images: graph(to_input(images))[0], folder)
     with pytest.raises(ValueError, match=r"expected an .xml file for OpenVINO .*, found .*model.onnx"):
         export_graph(folder, tmp_path / "model.onnx", crops(2), file_format="openvino")
+
+
+def test_the_shipped_weights_are_the_same_in_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of their looks rounds: at halves, which whole numbers often make, no runtime may come out on another side."""
+    pytest.importorskip("openvino")
+    weights = find_weights("apn-mini")
+    monkeypatch.setattr(apn.export, "write_onnx", lambda graph, path: shutil.copy(weights / "model.onnx", path))
+    found = export_graph(weights, tmp_path / "model.xml", comparison_crops(weights), file_format="openvino")
+    assert found.logit < 1e-5
 
 
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])

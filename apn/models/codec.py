@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 QUALITY = 90  # of a few tried on the leave-out folds: docs/results.md
 BLOCK = 8
+NUDGE = 2.0**-12
 _BRIGHTNESS = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
@@ -70,20 +71,26 @@ class Jpeg(nn.Module):
         height, width = image.shape[-2:]
         side = 2 * BLOCK  # of what is saved together; the picture's edge is repeated up to there
         pixels = F.pad(255 * image, (0, -width % side, 0, -height % side), mode="replicate")
-        ycc = torch.round(_mix(self.to_ycc, pixels))  # colours about 0 already, brightness about 128
+        ycc = _whole(_mix(self.to_ycc, pixels))  # colours about 0 already, brightness about 128
         brightness = self._saved(ycc[:, :1] - 128, self.brightness) + 128
         colour = self._saved(torch.round(F.avg_pool2d(ycc[:, 1:], 2)), self.colour)
         colour = F.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False)
-        found = torch.round(_mix(self.to_rgb, torch.cat([brightness, torch.round(colour)], dim=1)))
+        found = _whole(_mix(self.to_rgb, torch.cat([brightness, torch.round(colour)], dim=1)))
         return found[..., :height, :width].clamp(0, 255) / 255
 
     def _saved(self, channels: Tensor, steps: Tensor) -> Tensor:
         """(B, C, H, W) about 0, H and W whole blocks -> as read again."""
         rows, columns = (n // BLOCK for n in channels.shape[-2:])
         blocks = channels.unflatten(3, (columns, BLOCK)).unflatten(2, (rows, BLOCK)).transpose(3, 4).flatten(4)
-        kept = torch.round(blocks @ self.transform.T / steps) * steps  # (B, C, rows, columns, 64)
+        kept = _whole(blocks @ self.transform.T / steps) * steps  # (B, C, rows, columns, 64)
         blocks = torch.round(kept @ self.transform).clamp(-128, 127).unflatten(4, (BLOCK, BLOCK))
         return blocks.transpose(3, 4).flatten(4).flatten(2, 3)
+
+
+def _whole(values: Tensor) -> Tensor:
+    """Rounded, up where they lie halfway, as many do: pixels are whole numbers, and so are steps. At which side of it a
+    sum of products or a quotient comes out is each runtime's own affair; means of whole numbers are exact."""
+    return torch.round(values + NUDGE)
 
 
 def _mix(matrix: Tensor, channels: Tensor) -> Tensor:
