@@ -159,8 +159,8 @@ class Detector:
                 deliveries[i] += [self._delivery(way, logits[i], next(scores)) for way in ways]
             if brief:
                 doubtful = [i for i in doubtful if deliveries[i][-1].verdict == rows[i].verdict]
-        for i, found_of in deliveries.items():
-            rows[i] = _settle(rows[i], tuple(found_of))
+        for i, checked in deliveries.items():
+            rows[i] = _settle(rows[i], tuple(checked))
         yield from rows
 
     def _scores(self, groups: list[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
