@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apn.models.apn import APN
-from apn.models.statistics import StageStatistics
+from apn.models.statistics import FrozenStatistics
 
 TINY = float(np.finfo(np.float32).tiny)
 CELLS = 20  # along a side of a tile at most: a single place of an early stage says little, and cannot be seen either
@@ -75,8 +75,8 @@ def cam_site(backbone: nn.Module) -> Site:
 
 
 def _last_layer(backbone: nn.Module) -> str | None:
-    if isinstance(backbone, StageStatistics):
-        return f"stages.{min(backbone.chosen) - 1}"
+    if isinstance(backbone, FrozenStatistics):
+        return backbone.placed
     layers = dict(backbone.named_children())
     if {"conv_head", "bn2"} <= layers.keys():  # EfficientNet: bn2 has the activation in it
         return "bn2"

@@ -42,7 +42,8 @@ def quantize(checkpoint: Path, out: Path, data: str, *, range_images: int = 100,
     """Writes an int8 graph (weights per channel, activations per tensor) and measures what it loses.
 
     data: labelled images as `read_data` takes them; `range_images` of them set the activation ranges, the rest
-    measure. The Fourier matrices and the band proposers stay in float32: rounding there would move whole bands.
+    measure. The Fourier matrices and the band proposers stay in float32, where rounding would move whole bands, and
+    what reads less than one grey value.
     """
     samples = read_data(data)
     require_both_classes(samples)
@@ -88,14 +89,15 @@ def write_int8(graph: Path, out: Path, crops: np.ndarray) -> None:
 
 
 def _float_nodes(graph: Path) -> list[str]:
-    """Everything but convolutions and linear layers; all of the band proposers and of the views."""
+    """Everything but convolutions and linear layers; all of the band proposers, the views and the block cosines."""
     import onnx
 
     heavy = {"Conv", "Gemm"}  # the Fourier transforms are MatMul
+    exact = ("proposer", ".views.", ".cosines.")
     return [
         node.name
         for node in onnx.load(graph, load_external_data=False).graph.node
-        if node.op_type not in heavy or any("proposer" in name or ".views." in name for name in node.input)
+        if node.op_type not in heavy or any(part in name for part in exact for name in node.input)
     ]
 
 

@@ -36,6 +36,7 @@ from apn.data.transforms import TrainTransform, align, jpeg, noise
 from apn.image import load_image
 from apn.metrics import auc
 from apn.model_config import Reference, View
+from apn.models.backbones import COSINES as BLOCK_COSINES
 from apn.models.backbones import Normalize, build_backbone
 from apn.models.statistics import StageStatistics, statistics
 from apn.models.views import REFERENCES, VIEWS, reduced
@@ -44,10 +45,10 @@ PENALTY = 1e-4  # C of scikit-learn, that of the soft labels
 
 
 class Seen(NamedTuple):
-    """What one look sees, and which stage reads it."""
+    """What one look sees, and what reads it: the number of a stage, or the name of a backbone of block cosines."""
 
     view: View
-    stage: int
+    reads: int | str
     reference: Reference | None = None
     scale: int = 1
 
@@ -63,12 +64,17 @@ LOOKS = {
     "colour at a quarter, compared": Seen("colour-residual", 1, reference="median", scale=4),
     "colour, against its JPEG": Seen("colour-residual", 1, reference="jpeg"),
     "brightness, against its JPEG": Seen("residual", 2, reference="jpeg"),
+    "cosines of colour": Seen("pixels", "cosines_colour", reference="jpeg"),
+    "cosines of brightness": Seen("pixels", "cosines_brightness", reference="jpeg"),
+    "their spread": Seen("pixels", "cosines_brightness_spread", reference="jpeg"),
 }
 BEFORE = ("brightness", "colour, compared")  # until the look at half
 HALVED = ("colour", "colour at half, compared")
 FOUR = (*BEFORE, *HALVED)  # until the look against a JPEG
-FIVE = (*FOUR, "colour, against its JPEG")  # of apn-mini as it ships
-SIX = (*FIVE, "brightness, against its JPEG")
+FIVE = (*FOUR, "colour, against its JPEG")  # until those at block cosines
+COSINES = ("cosines of colour", "cosines of brightness", "their spread")  # all against the picture's JPEG
+SEVEN = (*FIVE, "cosines of colour", "their spread")  # of apn-mini as it ships
+NEWEST = (FIVE, *((*FIVE, name) for name in COSINES), (*FIVE, *COSINES[:2]), SEVEN)
 SETS = (
     *((name,) for name in LOOKS),
     BEFORE,
@@ -78,11 +84,11 @@ SETS = (
     (*HALVED, "colour, compared"),
     (*HALVED, "brightness"),
     (*HALVED, "colour at a quarter, compared"),
-    FIVE,
     (*FOUR, "brightness, against its JPEG"),
-    SIX,
+    (*FIVE, "brightness, against its JPEG"),
+    *NEWEST,
 )
-SHORT = (*((name,) for name in SIX), *SETS[-3:], FOUR)
+SHORT = (*((name,) for name in (*FIVE, *COSINES)), *NEWEST)
 WAYS = ("aligned", "native", "JPEG first", "half", "photographs half", "noise 5", "noise 1")
 FITTED = {"training": (0,), "centre": (1 + WAYS.index("aligned"), 1 + WAYS.index("native"))}  # crops of `read_all`
 COLUMNS = {  # how photographs and generated images are saved
@@ -106,13 +112,16 @@ def saved(pixels: Pixels, seed: int) -> list[Pixels]:
 
 
 class Reader:
-    """Statistics of stages 1 and 2 of what looks see."""
+    """Statistics of stages 1 and 2, or of block cosines, of what looks see."""
 
     def __init__(self, *, log: bool = False) -> None:
         backbone = build_backbone(f"{NETWORK}_{'log' if log else ''}stats12", pretrained=True).eval()
         assert isinstance(backbone, StageStatistics)
         self.backbone, self.normalize = backbone, Normalize(backbone)
         self.references = {name: reference() for name, reference in REFERENCES.items()}
+        self.cosines = {
+            seen.reads: BLOCK_COSINES[seen.reads]() for seen in LOOKS.values() if isinstance(seen.reads, str)
+        }
 
     def read(self, image: torch.Tensor, seen: Seen) -> torch.Tensor:
         """image (B, 3, H, W) -> (B, F)."""
@@ -123,8 +132,10 @@ class Reader:
         return found - self._statistics(self.references[seen.reference](picture), seen)
 
     def _statistics(self, picture: torch.Tensor, seen: Seen) -> torch.Tensor:
-        pixels = self.normalize(VIEWS[seen.view]()(picture))
-        return statistics(self.backbone.maps(pixels)[seen.stage - 1], log=self.backbone.log)
+        shown = VIEWS[seen.view]()(picture)
+        if isinstance(seen.reads, str):
+            return self.cosines[seen.reads].statistics(shown)
+        return statistics(self.backbone.maps(self.normalize(shown))[seen.reads - 1], log=self.backbone.log)
 
 
 @torch.inference_mode()
@@ -181,12 +192,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the features")
     parser.add_argument("--log", action="store_true", help="deviations as logarithms")
-    parser.add_argument("--short", action="store_true", help="only those that apn-mini has, and those against a JPEG")
+    parser.add_argument("--short", action="store_true", help="only what apn-mini has, and all block cosines")
     parser.add_argument("--fit", choices=FITTED, default="training", help="what regressions are fitted on")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
     kind = f"features{'-log' if options.log else ''}{'-short' if options.short else ''}.npz"
-    tables = kept(options.out / kind, samples, SIX if options.short else tuple(LOOKS), log=options.log)
+    tables = kept(options.out / kind, samples, (*FIVE, *COSINES) if options.short else tuple(LOOKS), log=options.log)
     heads = ["looks", *COLUMNS, "found", "noise 5", "noise 1"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for names in SHORT if options.short else SETS:

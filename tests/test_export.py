@@ -35,7 +35,11 @@ SETTINGS = {
     "compared with its JPEG": tiny_config(spatial_reference="jpeg", spatial_backbone="resnet18"),
     "more looks": tiny_config(
         spatial_backbone="resnet18",
-        further_looks=[*LOOKS, {"view": "residual", "backbone": "tf_efficientnet_lite0_logstats1"}],
+        further_looks=[
+            *LOOKS,
+            {"view": "residual", "backbone": "tf_efficientnet_lite0_logstats1"},
+            {"view": "pixels", "backbone": "cosines_colour", "reference": "jpeg"},
+        ],
     ),
 }
 

@@ -6,6 +6,7 @@ A backbone maps (B, 3, H, W) to pooled features (B, num_features) and has the at
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from timm.models.resnet import BasicBlock, downsample_conv
 from torch import Tensor, nn
 
+from apn.models.cosines import BlockCosines
 from apn.models.statistics import StageStatistics
 
 
@@ -50,13 +52,17 @@ def build_backbone(name: str, *, pretrained: bool = False, image_size: int | Non
     if read := STATISTICS.fullmatch(name):
         whole = build_backbone(read["whole"], pretrained=pretrained, image_size=image_size)
         return StageStatistics(whole, [int(stage) for stage in read["stages"]], name, log=bool(read["log"]))
+    if name in COSINES:
+        return COSINES[name]()
     if name in OWN_BACKBONES:
         if pretrained:
             raise ValueError(f"backbone {name!r} has no pretrained weights: set its `pretrained` to false")
         return OWN_BACKBONES[name]().to(memory_format=torch.channels_last)
     if not timm.is_model(name.split(".")[0]):
         close = ", ".join(get_close_matches(name, timm.list_models(), n=5)) or "see timm.list_models()"
-        raise ValueError(f"no backbone {name!r}: expected one of {', '.join(OWN_BACKBONES)} or a timm model ({close})")
+        raise ValueError(
+            f"no backbone {name!r}: expected one of {', '.join([*OWN_BACKBONES, *COSINES])} or a timm model ({close})"
+        )
     if pretrained and name in PACKAGED_WEIGHTS and find_spec(PACKAGED_WEIGHTS[name]):
         backbone = timm.create_model(name, num_classes=0)
         load_packaged_weights(backbone, PACKAGED_WEIGHTS[name])
@@ -76,6 +82,14 @@ def build_backbone(name: str, *, pretrained: bool = False, image_size: int | Non
 # "tf_efficientnet_lite0_stats1246": the network stays as it is, and is read by the statistics of these stages;
 # "..._logstats1246": by these with deviations as logarithms.
 STATISTICS = re.compile(r"(?P<whole>\w+)_(?P<log>log)?stats(?P<stages>[1-9]+)")
+
+
+COSINES: dict[str, Callable[[], BlockCosines]] = {  # no network, nothing to train
+    "cosines_brightness": partial(BlockCosines, "brightness"),
+    "cosines_brightness_spread": partial(BlockCosines, "brightness", spread=True),
+    "cosines_colour": partial(BlockCosines, "colour"),
+    "cosines_colour_spread": partial(BlockCosines, "colour", spread=True),
+}
 
 
 # Weights that come as a package of the Python index, for machines that cannot reach a model hub. These were converted
@@ -106,6 +120,8 @@ def load_packaged_weights(backbone: nn.Module, package: str) -> None:
 
 def pretrained_source(name: str, pretrained: bool) -> str:
     """Where `build_backbone` takes its starting weights from; recorded beside trained weights."""
+    if name in COSINES:
+        return "none: fixed"
     if not pretrained:
         return "random"
     whole = read["whole"] if (read := STATISTICS.fullmatch(name)) else name

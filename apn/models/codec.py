@@ -24,7 +24,7 @@ _BRIGHTNESS = (
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
 _COLOUR = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))  # elsewhere 99
-_TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 
@@ -63,7 +63,7 @@ class Jpeg(nn.Module):
         brightness, colour = quantisation(quality)
         for name, values in {
             "transform": block_transform(), "brightness": brightness, "colour": colour,
-            "to_ycc": torch.tensor(_TO_YCC), "to_rgb": torch.tensor(_TO_RGB),
+            "to_ycc": torch.tensor(TO_YCC), "to_rgb": torch.tensor(_TO_RGB),
         }.items():  # fmt: skip
             self.register_buffer(name, values, persistent=False)
 

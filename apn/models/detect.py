@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from apn.models.bands import Spectrum, purify
+from apn.models.cosines import BlockCosines
 from apn.models.folding import folded, frozen_copy
 from apn.models.frequency import band_mask
 from apn.models.fusion import fuse
@@ -130,10 +131,13 @@ class DetectOnly(nn.Module):
         return cast(list[DetectLook], list(self.looks))
 
     def _features(self, trunk: nn.Module, pixels: Tensor) -> Tensor:
-        return trunk(pixels.to(self.dtype, memory_format=torch.channels_last)).float()
+        return trunk(pixels.to(self._dtype(trunk), memory_format=torch.channels_last)).float()
+
+    def _dtype(self, trunk: nn.Module) -> torch.dtype:
+        return torch.float32 if isinstance(trunk, BlockCosines) else self.dtype  # they read less than one grey value
 
     def _trunk(self, trunk: nn.Module) -> nn.Module:
-        trunk = folded(trunk).to(self.dtype)
+        trunk = folded(trunk).to(self._dtype(trunk))
         return packed(trunk) if self.packed else trunk
 
     def compile_trunks(self) -> "DetectOnly":

@@ -21,7 +21,7 @@ from apn.metrics import auc
 from apn.models.apn import APN
 from apn.models.backbones import num_features
 from apn.models.spatial import Contrast
-from apn.models.statistics import StageStatistics, Standardize
+from apn.models.statistics import FrozenStatistics, Standardize
 
 UNPENALIZED = 1e6  # C of the regression that only scales the sum
 MOST_ITERATIONS = 1000
@@ -39,7 +39,7 @@ class SoftLabels(nn.Module):
     def __init__(self, model: APN) -> None:
         super().__init__()
         for look in model.spatial.looks():
-            if not isinstance(look.backbone, StageStatistics):
+            if not isinstance(look.backbone, FrozenStatistics):
                 raise ValueError(
                     "loss.soft_labels needs frozen trunks in the spatial branch, such as "
                     f"tf_efficientnet_lite0_stats2; found {type(look.backbone).__name__}"

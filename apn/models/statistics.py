@@ -45,7 +45,15 @@ class Standardize(nn.BatchNorm1d):
         self.running_var.copy_((deviation.square() - self.eps).clamp(min=0))
 
 
-class StageStatistics(nn.Module):
+class FrozenStatistics(nn.Module):
+    """A trunk without a weight that learns: image (B, 3, H, W) -> standardised statistics of its maps (B, N)."""
+
+    num_features: int  # N
+    standardize: Standardize
+    placed: str  # name of the first layer whose maps the statistics are of: all evidence passes it
+
+
+class StageStatistics(FrozenStatistics):
     """Image (B, 3, H, W) -> standardised mean and deviation over places of the chosen stages' channels (B, N).
 
     stages: which of the network's, from 1, in rising order; what follows the last is dropped. Only the mean and
@@ -62,6 +70,7 @@ class StageStatistics(nn.Module):
         self.stem = nn.Sequential(network.conv_stem, network.bn1)
         self.stages = nn.ModuleList(list(network.blocks)[: stages[-1]])
         self.chosen = frozenset(stages)
+        self.placed = f"stages.{stages[0] - 1}"
         self.log = log
         self.pretrained_cfg = network.pretrained_cfg
         self.requires_grad_(False)

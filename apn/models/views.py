@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from apn.model_config import LookConfig, ModelConfig, View
+from apn.model_config import LookConfig, ModelConfig, Reference, View
 from apn.models.codec import Jpeg
 
 SIGMA = 1.0  # of the blur, pixels
@@ -124,12 +124,16 @@ class Views(nn.Module):
                 seen[name, scale] = self.views[name](pictures[scale])
             return seen[name, scale]
 
+        references: dict[tuple[Reference, int], Tensor] = {}
+
         def look(config: LookConfig) -> Tensor:
             shown = view(config.view, config.scale)
             if config.reference is None:
                 return shown
-            reference = self.references[config.reference](pictures[config.scale])
-            return torch.cat([shown, self.views[config.view](reference)])
+            key = config.reference, config.scale
+            if key not in references:
+                references[key] = self.references[config.reference](pictures[config.scale])
+            return torch.cat([shown, self.views[config.view](references[key])])
 
         return Seen(view(self.bands, 1), tuple(look(one) for one in self.looks))
 

@@ -48,7 +48,9 @@ def test_narrow_resnet_shrinks_by_32_and_averages() -> None:
 
 
 def test_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(ValueError, match=r"no backbone 'resnet19'.*resnet10_narrow or a timm model \(resnet18,"):
+    with pytest.raises(
+        ValueError, match=r"no backbone 'resnet19'.*resnet10_narrow, cosines_.* or a timm model \(resnet18,"
+    ):
         build_backbone("resnet19")
     with pytest.raises(ValueError, match=r"no backbone 'zzz'.*see timm.list_models\(\)"):
         build_backbone("zzz")

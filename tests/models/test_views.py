@@ -101,13 +101,14 @@ def test_each_branch_may_have_a_view_of_its_own() -> None:
     torch.testing.assert_close(both.detect_only()(image), output.logits, atol=1e-5, rtol=1e-4)
 
 
-def test_the_blur_stays_in_float_where_a_graph_is_made_int8(tmp_path: Path) -> None:
-    graph = tmp_path / "model.onnx"
-    write_onnx(InferenceGraph(tiny_model(view="residual").eval()), graph)
+def test_blur_and_block_cosines_stay_in_float_where_a_graph_is_made_int8(tmp_path: Path) -> None:
+    graph, look = tmp_path / "model.onnx", {"view": "pixels", "backbone": "cosines_colour"}
+    write_onnx(InferenceGraph(tiny_model(view="residual", further_looks=[look]).eval()), graph)
     convolutions = [node for node in onnx.load(graph).graph.node if node.op_type == "Conv"]
-    blur = {node.name for node in convolutions if "model.views.views.residual.kernel" in node.input}
+    exact = ("model.views.views.residual.kernel", "model.looks.1.trunk.cosines.transform.weight")
+    blur = {node.name for node in convolutions if any(name in node.input for name in exact)}
     stem = {node.name for node in convolutions if "model.looks.0.trunk.stem.0.weight" in node.input}
-    assert len(blur) == len(stem) == 1
+    assert (len(blur), len(stem)) == (2, 1)
     assert blur <= set(_float_nodes(graph))
     assert not stem & set(_float_nodes(graph))
     heavy = [node for node in onnx.load(graph).graph.node if node.op_type in {"Conv", "Gemm"}]
