@@ -27,8 +27,8 @@ class LogCosines(nn.Module):
         super().__init__()
         rows = torch.tensor(TO_YCC)
         self.register_buffer("to_ycc", rows[:1] if part == "brightness" else rows[1:], persistent=False)
-        self.transform = nn.Conv2d(1, BLOCK * BLOCK, BLOCK, stride=STRIDE, bias=False).requires_grad_(False)
-        self.transform.weight.data = block_transform().view(-1, 1, BLOCK, BLOCK)
+        self.transform = nn.Conv2d(1, BLOCK * BLOCK, BLOCK, stride=STRIDE, bias=False)
+        self.transform.weight = nn.Parameter(block_transform().view(-1, 1, BLOCK, BLOCK), requires_grad=False)
 
     def forward(self, image: Tensor) -> Tensor:
         with torch.autocast(image.device.type, enabled=False):  # what matters is less than one grey value

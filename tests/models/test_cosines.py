@@ -63,3 +63,10 @@ def test_they_have_a_gradient() -> None:
     build_backbone("cosines_colour").eval()(image).sum().backward()
     assert image.grad is not None
     assert image.grad.isfinite().all()
+
+
+def test_they_can_be_built_where_nothing_is_computed() -> None:
+    """Whoever only counts weights builds a network on the meta device."""
+    with torch.device("meta"):
+        backbone = build_backbone("cosines_colour", pretrained=True)
+    assert sum(one.numel() for one in backbone.parameters()) == 64 * 64
