@@ -47,6 +47,12 @@ class LossConfig(Settings):
     soft_label_penalty: float = Field(
         2.0, gt=0, description="half of this times their squared weights is added to their mean loss"
     )
+    soft_label_joint_penalty: float | None = Field(
+        None,
+        gt=0,
+        description="adds a regression on all looks together, each divided by the root of how many features it has, "
+        "with this penalty; its logits count as much as the sum of the others. None: only one a look",
+    )
     semantic_teacher: str | None = Field(None, description="timm model whose frozen embedding guides the irrelevant")
     semantic_teacher_pretrained: bool = True
 

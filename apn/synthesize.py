@@ -41,7 +41,7 @@ def prepare(name: str, photos: Sequence[Sample], *, steps: int, seed: int = 0) -
     autoencoder = open_autoencoder(name)
     if not isinstance(autoencoder, SmallAutoencoder):
         return autoencoder, name
-    error = fit(autoencoder, _fit_batches(photos, steps, seed))
+    error = fit(autoencoder, _fit_batches(photos, seed), steps)
     return autoencoder, f"{name}, trained for {steps} steps to a mean absolute error of {error:.4f}"
 
 
@@ -129,9 +129,10 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 
-def _fit_batches(photos: Sequence[Sample], steps: int, seed: int) -> Iterator[Tensor]:
+def _fit_batches(photos: Sequence[Sample], seed: int) -> Iterator[Tensor]:
+    """Without end."""
     rng = np.random.default_rng(seed)
-    for _ in range(steps):
+    while True:
         chosen = (load_image(photos[int(rng.integers(len(photos)))].path).pixels for _ in range(FIT_PHOTOS))
         crops = [random_crop(pixels, FIT_CROP, rng) for pixels in chosen for _ in range(FIT_CROPS)]
         yield _tensor(np.stack(crops))

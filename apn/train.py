@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from apn.checkpoint import read_training
-from apn.config import Config, TrainConfig
+from apn.config import Config, LossConfig, TrainConfig
 from apn.data.dataset import Batch, BatchLoader
 from apn.distributed import agree, device_type, gather, leave, lost_process_explained, share_buffers, start, world_size
 from apn.metrics import auc, balanced_accuracy, probabilities
@@ -94,7 +94,7 @@ def unwrapped(model: nn.Module) -> APN:
     return network
 
 
-def fit_soft_labels(soft_labels: SoftLabels, batches: Iterable[Batch], penalty: float) -> float:
+def fit_soft_labels(soft_labels: SoftLabels, batches: Iterable[Batch], loss: LossConfig) -> float:
     """Fits them on what all processes see, alike in each. Returns their AUC there."""
     features, labels = [], []
     for batch in batches:
@@ -103,7 +103,10 @@ def fit_soft_labels(soft_labels: SoftLabels, batches: Iterable[Batch], penalty: 
     parts = gather(([np.concatenate(look) for look in zip(*features, strict=True)], np.concatenate(labels)))
     by_look = zip(*(looks for looks, _ in parts), strict=True)
     return soft_labels.fit(
-        [np.concatenate(look).astype(float) for look in by_look], np.concatenate([one for _, one in parts]), penalty
+        [np.concatenate(look).astype(float) for look in by_look],
+        np.concatenate([one for _, one in parts]),
+        loss.soft_label_penalty,
+        loss.soft_label_joint_penalty,
     )
 
 
@@ -243,7 +246,7 @@ class _Run:
         self.batches, self.club_batches = map(self._batches, training_loaders(config, splits.train, self.began.step))
         if self.trainee.soft_labels and checkpoint is None:
             batches = self._batches(label_loader(config, splits.train))
-            found = fit_soft_labels(self.trainee.soft_labels, batches, config.loss.soft_label_penalty)
+            found = fit_soft_labels(self.trainee.soft_labels, batches, config.loss)
             self.console.print(
                 f"soft labels: AUC {found:.4f} on the {config.loss.soft_label_batches} batches of their fit"
             )

@@ -13,7 +13,6 @@ from typing import cast
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
@@ -30,7 +29,8 @@ MOST_ITERATIONS = 1000
 class SoftLabels(nn.Module):
     """Image (B, 3, H, W) in [0, 1] -> probability of each class (B, 2), of the same network before it learnt.
 
-    A regression a look, their logits in units of their spread added up, then scaled by a last one.
+    A regression a look, their logits in units of their spread added up; perhaps one on all looks together, added in the
+    same way; then scaled by a last one.
     Raises ValueError where a look's trunk learns: what it shows in the end is not what was fitted.
     """
 
@@ -62,22 +62,29 @@ class SoftLabels(nn.Module):
             seen = self.views(image.float()).spatial
             return [look.features(one) for look, one in zip(self.spatial.looks(), seen, strict=True)]
 
-    def fit(self, features: Sequence[np.ndarray], labels: np.ndarray, penalty: float) -> float:
-        """features: (M, N) a look, of M crops with these labels (M,). penalty: `LossConfig.soft_label_penalty`.
+    def fit(
+        self, features: Sequence[np.ndarray], labels: np.ndarray, penalty: float, joint_penalty: float | None = None
+    ) -> float:
+        """features: (M, N) a look, of M crops with these labels (M,). Penalties: LossConfig says what they are.
 
         Returns the AUC of these labels, on the crops that it was fitted on.
         """
-        logits, weights = np.zeros(len(labels)), []
+        standard, weights = [], []  # (M, N) and (N,) a look
         for i, own in enumerate(features):
-            regression = make_pipeline(
-                StandardScaler(), LogisticRegression(C=1 / (penalty * len(labels)), max_iter=MOST_ITERATIONS)
-            )
-            found = regression.fit(own, labels).decision_function(own)
-            scaler, fitted = (step for _, step in regression.steps)
+            scaler = StandardScaler().fit(own)
             self._set(f"mean{i}", scaler.mean_)
             self._set(f"deviation{i}", scaler.scale_)
-            weights.append(fitted.coef_[0] / found.std())
-            logits += scaler.transform(own) @ weights[-1]
+            standard.append(scaler.transform(own))
+            weights.append(regression(standard[-1], labels, penalty))
+        if joint_penalty is not None:
+            roots = [np.sqrt(one.shape[1]) for one in standard]  # a look counts alike, however many features it has
+            everything = np.concatenate([one / root for one, root in zip(standard, roots, strict=True)], axis=1)
+            parts = np.split(
+                regression(everything, labels, joint_penalty), np.cumsum([len(one) for one in weights[:-1]])
+            )
+            spread = added(standard, weights).std()
+            weights = [w / spread + part / root for w, part, root in zip(weights, parts, roots, strict=True)]
+        logits = added(standard, weights)
         scale = LogisticRegression(C=UNPENALIZED).fit(logits[:, None], labels)
         for i, weight in enumerate(weights):
             self._set(f"weight{i}", weight * scale.coef_[0, 0])
@@ -130,3 +137,15 @@ class SoftLabels(nn.Module):
         last = others[-1]
         last.weight[:, :2] = torch.tensor([[-0.5, 0.5], [0.5, -0.5]])
         last.bias.copy_(torch.cat([-self.bias, self.bias]) / 2)
+
+
+def regression(features: np.ndarray, labels: np.ndarray, penalty: float) -> np.ndarray:
+    """Weights (N,) of a logistic regression on features (M, N), scaled for logits of deviation 1."""
+    model = LogisticRegression(C=1 / (penalty * len(labels)), max_iter=MOST_ITERATIONS).fit(features, labels)
+    weight: np.ndarray = model.coef_[0]
+    return weight / (features @ weight).std()
+
+
+def added(features: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:
+    """Logits (M,): the sum over looks of features (M, N) by weights (N,)."""
+    return np.sum([one @ weight for one, weight in zip(features, weights, strict=True)], axis=0)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tiny import noise, tiny_model
 from torch.nn import functional as F
@@ -30,17 +29,26 @@ def pictures(count: int) -> tuple[torch.Tensor, np.ndarray]:
     return image, labels
 
 
+def sklearns(features: np.ndarray, labels: np.ndarray, penalty: float) -> np.ndarray:
+    """Logits of scikit-learn's regression, of mean 0 and deviation 1."""
+    regression = LogisticRegression(C=1 / (len(labels) * penalty), max_iter=1000).fit(features, labels)
+    logits = regression.decision_function(features)
+    return (logits - logits.mean()) / logits.std()
+
+
 @pytest.mark.parametrize("penalty", [0.01, 1.0])
-def test_they_are_the_added_logits_of_a_regression_a_look(penalty: float) -> None:
+@pytest.mark.parametrize("joint", [None, 0.1])
+def test_they_are_the_added_logits_of_regressions(penalty: float, joint: float | None) -> None:
     soft, (image, labels) = SoftLabels(model()), pictures(40)
     features = [one.double().numpy() for one in soft.features(image)]
     assert [one.shape for one in features] == [(40, 48), (40, 32)]
-    soft.fit(features, labels, penalty)
-    added = np.zeros(40)
-    for one in features:
-        regression = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (40 * penalty), max_iter=1000))
-        logits = regression.fit(one, labels).decision_function(one)
-        added += (logits - logits.mean()) / logits.std()
+    soft.fit(features, labels, penalty, joint)
+    standard = [StandardScaler().fit_transform(one) for one in features]
+    added = sum(sklearns(one, labels, penalty) for one in standard)
+    if joint is not None:
+        together = np.concatenate([one / np.sqrt(one.shape[1]) for one in standard], axis=1)
+        added = added / np.std(added) + sklearns(together, labels, joint)
+    added = np.asarray(added)
     expected = LogisticRegression(C=1e6).fit(added[:, None], labels).predict_proba(added[:, None])
     found = soft(image)
     np.testing.assert_allclose(found, expected, atol=1e-3)
