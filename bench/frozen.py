@@ -1,4 +1,4 @@
-"""What frozen stages of EfficientNet-Lite0 tell of generators that were left out: the first rows of docs/results.md.
+"""What frozen stages of EfficientNet-Lite0 tell of generators that were left out: first rows of docs/experiments.md.
 
     python bench/frozen.py --out runs/frozen [--aligned runs/aligned/taef2] [--view residual]
     python bench/frozen.py --out runs/frozen --both --size 160 --crops 2

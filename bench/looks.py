@@ -1,13 +1,14 @@
-"""Which looks of the spatial branch carry over: a table of docs/results.md, no network trained.
+"""Which looks of the spatial branch carry over: a table of docs/experiments.md, no network trained.
 
-    python bench/looks.py --out runs/looks [--log] [--fit centre] [--short]
+    python bench/looks.py --out runs/looks [--log] [--fit centre] [--short] [--joint]
 
 A look is a view of the picture, perhaps at half of its size, perhaps less what is seen of its median or of itself saved
 as JPEG, read by the mean and deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of
 `folds.json` a logistic regression a look learns from one training crop an image, as configs/apn-mini.toml degrades them
 (--fit centre: from its centre, both aligned and as it is); the logits of a set of looks are added, each in units of its
-spread, as the soft labels of apn-mini are. Tested on centre crops of 160 pixels of what the fold leaves out, saved in
-several ways; AUC, means over the folds, of photographs against generated images:
+spread, as the soft labels of apn-mini are; with --joint, those of one regression on all of a set's features, with a
+weaker penalty, are added to them in the same way. Tested on centre crops of 160 pixels of what the fold leaves out,
+saved in several ways; AUC, means over the folds, of photographs against generated images:
 
     aligned, native: both so; JPEG first: both saved with quality 85 before they are aligned; generated JPEG: only the
     generated ones so, photographs aligned; half: both scaled to half, JPEG 85; photographs half: these scaled to half
@@ -18,7 +19,7 @@ photographs above it with noise of 5 grey values before they are aligned, and of
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ import torch
 from delivered import QUALITY, halved
 from frozen import CORPUS, NETWORK, ROOT, logistic, weights
 from photographs import FALSE_ALARMS, SIZE
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from apn.config import read_config
 from apn.crops import CROP_SIZE, Pixels, center_crop
@@ -42,6 +45,7 @@ from apn.models.statistics import StageStatistics, statistics
 from apn.models.views import REFERENCES, VIEWS, reduced
 
 PENALTY = 1e-4  # C of scikit-learn, that of the soft labels
+JOINT_PENALTY = 0.02  # the same of the regression on all looks, each divided by the root of how many features it has
 
 
 class Seen(NamedTuple):
@@ -163,7 +167,28 @@ def kept(path: Path, samples: Sequence[Sample], names: Sequence[str], *, log: bo
         return dict(found)
 
 
-def judge(samples: Sequence[Sample], tables: Sequence[np.ndarray], fit: str) -> np.ndarray:
+Fit = Callable[[Sequence[np.ndarray], np.ndarray, np.ndarray], "Decide"]  # features (M, F) a look, labels, weights
+Decide = Callable[[Sequence[np.ndarray]], np.ndarray]  # features (M, F) a look -> logits (M,)
+
+
+def one_a_look(seen: Sequence[np.ndarray], labels: np.ndarray, weigh: np.ndarray) -> Decide:
+    fitted = [(one, logistic(one, labels, weigh, PENALTY)) for one in seen]
+    each = [(decide, decide(one).std()) for one, decide in fitted]
+    return lambda shown: np.sum([decide(x) / spread for (decide, spread), x in zip(each, shown, strict=True)], axis=0)
+
+
+def joint(seen: Sequence[np.ndarray], labels: np.ndarray, weigh: np.ndarray) -> Decide:
+    scalers = [StandardScaler().fit(one) for one in seen]
+
+    def everything(shown: Sequence[np.ndarray]) -> np.ndarray:
+        parts = [scaler.transform(x) / np.sqrt(x.shape[1]) for scaler, x in zip(scalers, shown, strict=True)]
+        return np.concatenate(parts, axis=1)
+
+    model = LogisticRegression(C=JOINT_PENALTY, max_iter=1000).fit(everything(seen), labels, sample_weight=weigh)
+    return lambda shown: model.decision_function(everything(shown))
+
+
+def judge(samples: Sequence[Sample], tables: Sequence[np.ndarray], fit: str, fits: Sequence[Fit]) -> np.ndarray:
     """Means over the folds, fitted on one of FITTED: AUC of each of COLUMNS; then found, noise 5, noise 1."""
     index = {sample.path: i for i, sample in enumerate(samples)}
     rows = []
@@ -171,13 +196,13 @@ def judge(samples: Sequence[Sample], tables: Sequence[np.ndarray], fit: str) -> 
         train, test = leave_out(samples, fold.left_out_generators, fold.left_out_real_sources)
         mine, theirs = ([index[sample.path] for sample in part] for part in (train, test))
         crops, logits = FITTED[fit], np.zeros((len(theirs), len(WAYS)))
-        labels = np.tile([sample.label for sample in train], len(crops))
-        for table in tables:
-            seen = np.concatenate([table[mine, crop] for crop in crops])
-            decide = logistic(seen, labels, np.tile(weights(train), len(crops)), PENALTY)
+        labels, weigh = (np.tile(one, len(crops)) for one in ([sample.label for sample in train], weights(train)))
+        seen = [np.concatenate([table[mine, crop] for crop in crops]) for table in tables]
+        for fitted in fits:
+            decide = fitted(seen, labels, weigh)
             spread = decide(seen).std()
             for i in range(len(WAYS)):
-                logits[:, i] += decide(table[theirs, 1 + i]) / spread
+                logits[:, i] += decide([table[theirs, 1 + i] for table in tables]) / spread
         real = np.array([sample.label == REAL for sample in test])
         by_way = dict(zip(WAYS, logits.T, strict=True))
         tested = np.repeat([0, 1], [real.sum(), (~real).sum()])
@@ -193,15 +218,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the features")
     parser.add_argument("--log", action="store_true", help="deviations as logarithms")
     parser.add_argument("--short", action="store_true", help="only what apn-mini has, and all block cosines")
+    parser.add_argument("--joint", action="store_true", help="add a regression on all looks of a set")
     parser.add_argument("--fit", choices=FITTED, default="training", help="what regressions are fitted on")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
     kind = f"features{'-log' if options.log else ''}{'-short' if options.short else ''}.npz"
     tables = kept(options.out / kind, samples, (*FIVE, *COSINES) if options.short else tuple(LOOKS), log=options.log)
+    fits = (one_a_look, joint) if options.joint else (one_a_look,)
     heads = ["looks", *COLUMNS, "found", "noise 5", "noise 1"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for names in SHORT if options.short else SETS:
-        found = judge(samples, [tables[name] for name in names], options.fit)
+        found = judge(samples, [tables[name] for name in names], options.fit, fits)
         cells = [*(f"{one:.3f}" for one in found[: len(COLUMNS)]), *(f"{one:.0%}" for one in found[len(COLUMNS) :])]
         print("| " + " | ".join(["; ".join(names), *cells]) + " |", flush=True)
 

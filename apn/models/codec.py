@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-QUALITY = 90  # of a few tried on the leave-out folds: docs/results.md
+QUALITY = 90  # of a few tried on the leave-out folds: docs/experiments.md
 BLOCK = 8
 NUDGE = 2.0**-12
 _BRIGHTNESS = (

@@ -2,7 +2,7 @@
 
 A regression with a strong penalty cannot follow single pictures, and on a few thousand of them carries over better than
 heads that learn the labels; a network that learns what it says has more views of a picture to say it from
-(docs/results.md). Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
+(docs/experiments.md). Source: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015.
 Dimensions: B batch, N features of a look.
 """
 

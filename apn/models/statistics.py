@@ -2,7 +2,7 @@
 
 A few thousand pictures teach a whole ImageNet network the scenes and cameras they show. Left as it is, and asked only
 how strongly and how unevenly its filters answer, it carries over better to generators it has not seen
-(docs/results.md).
+(docs/experiments.md).
 
 Sources: frozen features, Ojha et al., "Towards universal fake image detectors that generalize across generative
 models", CVPR 2023; mean and standard deviation as what a picture's style is, Huang and Belongie, "Arbitrary style

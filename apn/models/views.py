@@ -1,7 +1,7 @@
 """What the branches see of a picture: itself, or what a blur takes from it, amplified.
 
 The residual has the traces of how a picture was made without most of what it shows; its colour alone tells of other
-generators than the whole of it does (docs/results.md).
+generators than the whole of it does (docs/experiments.md).
 
 A median filter takes the same traces from a picture and leaves its edges and colours. It is the reference that the
 features of a picture can be compared with: what both share is of the scene. So does saving it as JPEG, which takes the
@@ -26,7 +26,7 @@ from apn.models.codec import Jpeg
 
 SIGMA = 1.0  # of the blur, pixels
 REACH = 3  # pixels on either side, where a blur of SIGMA has ended
-GAIN = 16.0  # chosen on the leave-out folds: docs/results.md
+GAIN = 16.0  # chosen on the leave-out folds: docs/experiments.md
 COLOUR_GAIN = 32.0  # colour differs less than brightness does
 
 
