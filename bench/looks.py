@@ -167,8 +167,8 @@ def kept(path: Path, samples: Sequence[Sample], names: Sequence[str], *, log: bo
         return dict(found)
 
 
-Fit = Callable[[Sequence[np.ndarray], np.ndarray, np.ndarray], "Decide"]  # features (M, F) a look, labels, weights
 Decide = Callable[[Sequence[np.ndarray]], np.ndarray]  # features (M, F) a look -> logits (M,)
+Fit = Callable[[Sequence[np.ndarray], np.ndarray, np.ndarray], Decide]  # features (M, F) a look, labels, weights
 
 
 def one_a_look(seen: Sequence[np.ndarray], labels: np.ndarray, weigh: np.ndarray) -> Decide:
