@@ -9,7 +9,7 @@ FULL = .venv/.full
 help:
 	@echo "make demo   install the light runtime and judge the images of demo/images"
 	@echo "make setup  install everything: training, server, tests"
-	@echo "make test   install everything and run the tests       (make test-slow: the slow ones too)"
+	@echo "make test   install everything and run the tests       (make test-slow: the slow ones)"
 	@echo "make check  format, lint, types, tests"
 	@echo "make aligned  fakes of the corpus's photographs, for training (needs ../shared)"
 	@echo "make weights  train the detector that ships, and all it takes (needs ../shared; an hour of two cores)"
@@ -35,7 +35,7 @@ test: setup
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m slow
 
 check: setup
 	$(BIN)/ruff format --check .
