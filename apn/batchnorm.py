@@ -54,11 +54,12 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 
 
 def synchronize_batchnorm(model: nn.Module, device_type: str) -> None:
-    """Every batch norm in `model` will see all processes' batches as one. Parameters, buffers and their names stay."""
+    """Every batch norm of feature maps in `model` will see all processes' batches as one. Parameters, buffers and their
+    names stay. What standardises a frozen trunk's features goes on by each process's own part."""
     if device_type != "cpu":
-        fixed = [(name, norm) for name, norm in model.named_modules() if isinstance(norm, Standardize) and norm.fixed]
+        own = [(name, norm) for name, norm in model.named_modules() if isinstance(norm, Standardize)]
         convert_sync_batchnorm(model)
-        for name, norm in fixed:  # it has nothing to share, and would follow the data
+        for name, norm in own:
             model.set_submodule(name, norm)
         return
     norms = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)]

@@ -87,6 +87,12 @@ class ModelConfig(Settings):
     spatial_dropout: float = Field(0.0, ge=0, lt=1, description="share of the spatial backbone's features dropped")
 
     @model_validator(mode="after")
+    def _suppression_has_an_effect(self) -> Self:
+        if self.band_suppression and self.bands == "soft":
+            raise ValueError('band_suppression is of hard edges: expected bands "hard" or "straight-through" with it')
+        return self
+
+    @model_validator(mode="after")
     def _looks_fit(self) -> Self:
         for look in self.further_looks:
             if self.image_size % look.scale:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from apn.checkpoint import load_state, load_weights, read_checkpoint_config, read_training, recover
-from apn.config import Config
+from apn.config import Config, TrainConfig
 from apn.data.samples import Sample
 from apn.distributed import gather, rank
 from apn.model_config import Settings
@@ -27,12 +27,17 @@ FREE = (
 
 
 class RunPoint(NamedTuple):
-    """Where a run stands: steps done, seconds of training, latest validation metrics, best AUC so far."""
+    """Where a run stands: steps done, seconds of training, latest validation metrics, best AUC so far.
+
+    club_batches: batches of their own that the CLUB halves have seen; no multiple of the steps where the spatial branch
+    learnt alone for some.
+    """
 
     step: int = 0
     seconds: float = 0.0
     metrics: dict[str, float] | None = None
     best: float = -math.inf
+    club_batches: int = 0
 
 
 def checkpoint_of(folder: Path) -> Path:
@@ -95,7 +100,7 @@ def _changes(saved: Config, config: Config) -> Iterator[tuple[str, str]]:
                 yield f"{section}.{name}", f"was {value!r} and is {getattr(now, name)!r}"
 
 
-def restore(trainee: Trainee, folder: Path, seed: int, device: torch.device) -> RunPoint:
+def restore(trainee: Trainee, folder: Path, config: TrainConfig, device: torch.device) -> RunPoint:
     """Weights, optimisers, CLUB and this process's random numbers from a checkpoint. Returns where its run was."""
     state, training = load_state(folder), read_training(folder)
     if trainee.average:
@@ -109,9 +114,10 @@ def restore(trainee: Trainee, folder: Path, seed: int, device: torch.device) -> 
     trainee.clubs.load_state_dict(state["clubs"])
     if trainee.soft_labels:
         trainee.soft_labels.load_state_dict(state["soft_labels"])
-    _restore_random(state["rng"], seed, training["step"], device)
-    best = training["best_auc"]
-    return RunPoint(training["step"], training["seconds"], training["metrics"], -math.inf if best is None else best)
+    _restore_random(state["rng"], config.seed, training["step"], device)
+    best, step = training["best_auc"], training["step"]
+    club_batches = training.get("club_batches", step * config.club_steps)  # older checkpoints do not say
+    return RunPoint(step, training["seconds"], training["metrics"], -math.inf if best is None else best, club_batches)
 
 
 def resumable_state(trainee: Trainee, device: torch.device) -> dict[str, Any]:

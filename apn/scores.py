@@ -31,8 +31,9 @@ class Labelled(NamedTuple):
 def labelled_logits(location: str, open_detector: "Callable[[], Detector]", *, stability: bool = False) -> Labelled:
     """What a calibration is fitted to.
 
-    location: a table of `apn score`, a CSV or JSONL file with columns `logit` and `label`, and perhaps `lowest` and
-    `highest`, else images as `read_data` takes them, which are scored by the detector (opened only then).
+    location: a table of `apn score`, of one protocol, whose degraded rows are left out; a CSV or JSONL file with
+    columns `logit` and `label`, and perhaps `lowest` and `highest`; else images as `read_data` takes them, which are
+    scored by the detector (opened only then).
     stability: score re-deliveries of these images too.
     Raises ValueError that names the row or the files that have no score.
     """
@@ -60,9 +61,16 @@ def labelled_logits(location: str, open_detector: "Callable[[], Detector]", *, s
 
 
 def _from_table(path: Path) -> Labelled:
+    """Of the images as they are under its one protocol: a promise for new images needs each of them once."""
     from apn.scoretable import read_scores
 
     (scores,) = read_scores([path])
+    scores = scores.take(scores.degradation.where(""))
+    if len(protocols := scores.protocol.present()) > 1:
+        raise ValueError(
+            f"{path}: expected scores under one protocol, found {', '.join(protocols)}: score the images again with "
+            "`apn score --protocol native`, or write the logits that are meant to a CSV file"
+        )
     failed = [f"{scores.paths[int(row)]}: {scores.errors[int(row)]}" for row in np.flatnonzero(scores.failed)]
     _require_scores(failed, len(scores.labels))
     return Labelled(scores.logits, scores.labels.astype(int))

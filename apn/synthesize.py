@@ -7,10 +7,12 @@ photograph's own quantisation tables and subsampling on the same 8 x 8 grid: bot
 
 import hashlib
 import io
+import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from apn.threads import ahead as map_ahead
 
 FIT_CROP, FIT_PHOTOS, FIT_CROPS = 64, 4, 4  # a batch: so many crops of each of so many photographs
 JPEG, LOSSLESS = ".jpg", ".webp"
+SIGNATURE = "made-by.json"  # beside the fakes of one autoencoder
 
 
 def photographs(samples: Sequence[Sample]) -> list[Sample]:
@@ -45,15 +48,20 @@ def prepare(name: str, photos: Sequence[Sample], *, steps: int, seed: int = 0) -
     return autoencoder, f"{name}, trained for {steps} steps to a mean absolute error of {error:.4f}"
 
 
-def synthesize(name: str, autoencoder: Autoencoder, photos: Sequence[Sample], out: Path) -> Iterator[Sample | str]:
+def synthesize(
+    name: str, autoencoder: Autoencoder, photos: Sequence[Sample], out: Path, made_by: Mapping[str, Any] | None = None
+) -> Iterator[Sample | str]:
     """A fake of each photograph into the folder `out`; yields its sample, or why the photograph could not be read.
 
     A fake that is there already is kept, so an interrupted run goes on. The manifest comes last, see `write_fakes`.
+    made_by: JSON values that tell this autoencoder from another of its name; they stay beside the fakes.
+    Raises ValueError where the fakes that are there are another autoencoder's.
     """
     kind, _, which = name.partition(":")
     generator = kind if Path(which).is_dir() else f"{kind}-{Path(which).name.lower().replace('_', '-')}"
     folder = out / generator
     folder.mkdir(parents=True, exist_ok=True)
+    _sign(folder, {"autoencoder": name, **(made_by or {})})
     stems = [folder / name for name in _names(photos)]
     pictures = map_ahead(lambda pair: _made(pair[1]) or _read(pair[0]), zip(photos, stems, strict=True), workers=1)
     for photo, stem, picture in zip(photos, stems, pictures, strict=True):
@@ -64,6 +72,15 @@ def synthesize(name: str, autoencoder: Autoencoder, photos: Sequence[Sample], ou
         yield photo._replace(path=path, label=GENERATED, generator=generator, subset="", original=str(photo.path))
 
 
+def _sign(folder: Path, made_by: Mapping[str, Any]) -> None:
+    signature = folder / SIGNATURE
+    if signature.is_file() and (before := json.loads(signature.read_text(encoding="utf-8"))) != made_by:
+        raise ValueError(
+            f"expected fakes by {dict(made_by)} in {folder}, found those by {before}: choose another --out"
+        )
+    signature.write_text(json.dumps(made_by) + "\n", encoding="utf-8")
+
+
 def write_fakes(fakes: Sequence[Sample], out: Path) -> Path:
     """The manifest of the fakes in `out`, each with the photograph it was made from as `original`."""
     write_manifest(fakes, out / MANIFEST)
@@ -71,7 +88,8 @@ def write_fakes(fakes: Sequence[Sample], out: Path) -> Path:
 
 
 def save_like(pixels: Pixels, original: Path, stem: Path) -> Path:
-    """(H, W, 3) saved as `original` is: a JPEG with its tables and subsampling, anything else as lossless WebP.
+    """(H, W, 3) saved as `original` is: a JPEG with its tables and subsampling, grey where that is; anything else as
+    lossless WebP.
 
     Written whole or not at all. Returns the path, `stem` with the format's suffix.
     """
@@ -80,6 +98,7 @@ def save_like(pixels: Pixels, original: Path, stem: Path) -> Path:
         if source.format == "JPEG":
             tables = list(source.quantization.values())  # type: ignore[attr-defined]
             subsampling = JpegImagePlugin.get_sampling(source)  # -1: grey or unusual
+            image = image.convert("L") if source.mode == "L" else image
             image.save(file, "JPEG", qtables=tables[:2], subsampling=max(subsampling, 0))
             path = _with(stem, JPEG)
         else:

@@ -3,6 +3,7 @@
 Dimensions: N images.
 """
 
+import copy
 import math
 import signal
 import time
@@ -42,7 +43,7 @@ from apn.resume import (
     training_data_sha256,
 )
 from apn.runfolder import RunFolder
-from apn.step import Trainee, build_trainee, prepare, training_step
+from apn.step import Trainee, build_trainee, club_steps, prepare, training_step
 from apn.trainingdata import (
     Splits,
     label_loader,
@@ -77,7 +78,8 @@ def scale_to_unit_spread(model: APN, loader: BatchLoader, device: torch.device |
     of a loader, all processes' parts together. Returns what it was; where it was 0 nothing changes."""
     share_buffers(model)
     logits = np.concatenate([part for part, _ in gather(score(model, loader, device))])
-    spread = float((logits[:, 1] - logits[:, 0]).std())
+    margin = (logits[:, 1] - logits[:, 0]).astype(float)
+    spread = float(margin.std()) if np.ptp(margin) else 0.0  # rounding gives equal numbers a deviation too
     last = model.classifier[-1]
     assert isinstance(last, nn.Linear), "the classifier ends in its logits"
     if spread > 0:
@@ -238,12 +240,14 @@ class _Run:
         seed_process(config.train.seed)
         self.learner, self.began = self._place(), RunPoint()
         if checkpoint is not None:  # once all is on its device, where the optimizers' state goes too
-            self.began = restore(self.trainee, checkpoint, config.train.seed, fabric.device)
+            self.began = restore(self.trainee, checkpoint, config.train, fabric.device)
         self.metrics, self.best = self.began.metrics or {}, self.began.best
+        self.club_batches_seen = self.began.club_batches
         self.folder.write_manifests(splits)
         self.train_samples = splits.train
         self._report(splits, notes)
-        self.batches, self.club_batches = map(self._batches, training_loaders(config, splits.train, self.began.step))
+        loaders = training_loaders(config, splits.train, self.began.step, self.began.club_batches)
+        self.batches, self.club_batches = map(self._batches, loaders)
         if self.trainee.soft_labels and checkpoint is None:
             batches = self._batches(label_loader(config, splits.train))
             found = fit_soft_labels(self.trainee.soft_labels, batches, config.loss)
@@ -291,6 +295,7 @@ class _Run:
             while share < 1 and not stop:
                 self._set_rates(step, share)
                 batch = next(self.batches)
+                alone = share < self.config.train.spatial_share
                 terms = training_step(
                     self.fabric,
                     self.learner,
@@ -298,9 +303,10 @@ class _Run:
                     self.club_batches,
                     self.config,
                     step,
-                    spatial_alone=share < self.config.train.spatial_share,
+                    spatial_alone=alone,
                 )
                 step += 1
+                self.club_batches_seen += 0 if alone else club_steps(self.config)
                 share, stop = agree(self.clock.share(step), bool(received), device)
                 images += len(batch.label) * self.fabric.world_size
                 rate = images / (self.clock.seconds - self.began.seconds)
@@ -322,9 +328,21 @@ class _Run:
         if over and config.unit_spread:
             self._scale(console)
         if self.validation is not None and (step % config.validate_every == 0 or over):
-            self._validate(step, console)
+            self._validate(step, console, scaled=over)
         if step % config.save_every == 0 or over or stop:
             self._save("last", step, resumable_state(self.trainee, self.fabric.device))
+
+    @contextmanager
+    def _scaled_in_here(self, console: Console) -> Iterator[None]:
+        """For a checkpoint from before the end; the run goes on with the logits that it had."""
+        model = self.trainee.shipped
+        assert isinstance(model, APN), "the settings allow it for APN alone"
+        before = copy.deepcopy(model.classifier.state_dict())
+        self._scale(console)
+        try:
+            yield
+        finally:
+            model.classifier.load_state_dict(before)
 
     def _scale(self, console: Console) -> None:
         model = self.trainee.shipped
@@ -332,7 +350,7 @@ class _Run:
         spread = scale_to_unit_spread(model, spread_loader(self.config, self.train_samples), self.fabric.device)
         console.print(f"logits: a standard deviation of {spread:.4f} over training crops, scaled to 1")
 
-    def _validate(self, step: int, console: Console) -> None:
+    def _validate(self, step: int, console: Console, *, scaled: bool) -> None:
         assert self.validation is not None, "nothing to validate on"
         # The average is validated in full precision, which is what it will be used in.
         with nullcontext() if self.trainee.average else self.fabric.autocast():
@@ -341,7 +359,8 @@ class _Run:
         console.print(f"step {step}: validation {_in_words(self.metrics)}")
         if self.metrics["auc"] > self.best:
             self.best = self.metrics["auc"]
-            self._save("best", step, None)
+            with nullcontext() if scaled or not self.config.train.unit_spread else self._scaled_in_here(console):
+                self._save("best", step, None)
 
     def _save(self, name: str, step: int, state: dict[str, Any] | None) -> None:
         facts = {
@@ -349,6 +368,7 @@ class _Run:
             "metrics": self.metrics,
             "best_auc": None if self.best == -math.inf else self.best,
             "seconds": round(self.clock.seconds, 1),
+            "club_batches": self.club_batches_seen,
             **self.facts,
         }
         self.folder.save(name, self.trainee.shipped, self.config, facts, state)

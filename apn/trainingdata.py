@@ -1,6 +1,7 @@
 """The data of a training run: which samples train, which validate, and the loaders of each process's part."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from apn.data.dataset import BatchLoader, evaluation_loader, training_loader
 from apn.data.layouts import parse_spec, read_data
 from apn.data.samples import REAL, Sample, require_both_classes
 from apn.data.sampling import BalancedBatches
-from apn.data.splits import leave_out, read_folds, split_by_group
+from apn.data.splits import Fold, leave_out, read_folds, split_by_group
 from apn.data.transforms import AlignedTransform, CentreTransform, TrainTransform, Transform
 from apn.data.verify import quarantine
 from apn.distributed import rank, world_size
@@ -36,39 +37,59 @@ def read_splits(config: DataConfig, seed: int) -> Splits:
         raise ValueError("no training data: set data.train to a folder with real/ and generated/, or to a manifest")
     samples = read_data(config.train, default_split="train")
     test: list[Sample] = []
+    fold = Fold((), ())
     if config.leave_out_fold:
         folds = read_folds(config.folds or parse_spec(config.train).root.parent / "folds.json")
         if config.leave_out_fold not in folds:
             raise ValueError(f"no fold {config.leave_out_fold!r}: expected one of {', '.join(folds)}")
-        samples, test = leave_out(samples, *folds[config.leave_out_fold])
+        fold = folds[config.leave_out_fold]
+        samples, test = leave_out(samples, *fold)
     bad: list[tuple[Sample, str]] = []
     if config.quarantine:
         samples, bad = quarantine(samples)
     train, validation = split_by_group(samples, config.validation, seed) if config.validation else (samples, [])
     require_both_classes(train)
-    return Splits(train + read_aligned(config.aligned, train), validation, test, bad)
+    aligned = read_aligned(config.aligned, train) if config.aligned_share else []
+    aligned = [sample for sample in aligned if sample.generator not in fold.left_out_generators]
+    if config.quarantine:
+        aligned, more = quarantine(aligned)
+        bad = bad + more
+    return Splits(train + aligned, validation, test, bad)
 
 
-def read_aligned(manifests: Iterable[str], photographs: Sequence[Sample]) -> list[Sample]:
-    """Fakes of these photographs, of no other: what is made from held-out pictures stays out.
+def read_aligned(manifests: Sequence[str], photographs: Sequence[Sample]) -> list[Sample]:
+    """Fakes of these photographs, of no other: what is made from held-out pictures stays out. Their `original` is
+    spelt as the photograph's path is.
 
-    Raises ValueError where a manifest lists a fake without saying what it was made from.
+    Raises ValueError where a manifest lists a fake without saying what it was made from, or where none is of these.
     """
-    known = {str(sample.path) for sample in photographs}
+    known = {os.path.realpath(sample.path): str(sample.path) for sample in photographs}
     fakes = [sample for manifest in manifests for sample in read_data(manifest)]
     for sample in fakes:
         if not sample.original or sample.label == REAL:
             raise ValueError(f"expected fakes with their `original`, as `apn synthesize` lists them: {sample.path}")
-    return [sample for sample in fakes if sample.original in known]
+    found = [(sample, known.get(os.path.realpath(sample.original))) for sample in fakes]
+    kept = [sample._replace(original=original) for sample, original in found if original is not None]
+    if fakes and not kept:
+        raise ValueError(
+            f"expected fakes of the training photographs in {', '.join(manifests)}, found {len(fakes)} of others, the "
+            f"first of {fakes[0].original}"
+        )
+    return kept
 
 
-def training_loaders(config: Config, samples: Sequence[Sample], start: int) -> tuple[BatchLoader, BatchLoader]:
-    """This process's part of the network's batches and, in a random stream of their own, of the CLUB half's."""
+def training_loaders(
+    config: Config, samples: Sequence[Sample], start: int, club_start: int
+) -> tuple[BatchLoader, BatchLoader]:
+    """This process's part of the network's batches and, in a random stream of their own, of the CLUB half's.
 
-    def loader(stream: int, per_step: int) -> BatchLoader:
-        return _loader(config, samples, stream, config.train.steps * per_step, start * per_step)
-
-    return loader(APN_STREAM, 1), loader(CLUB_STREAM, club_steps(config) if config.train.club_data == "fresh" else 0)
+    start, club_start: batches of either that the run has seen already.
+    """
+    club = club_steps(config) if config.train.club_data == "fresh" else 0
+    return (
+        _loader(config, samples, APN_STREAM, config.train.steps, start),
+        _loader(config, samples, CLUB_STREAM, config.train.steps * club, club_start if club else 0),
+    )
 
 
 def label_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader:

@@ -117,6 +117,11 @@ def test_the_last_override_wins() -> None:
     assert apply_overrides({}, ("model.band_count=2", "model.band_count=3")) == {"model": {"band_count": 3}}
 
 
+def test_suppression_of_soft_bands_is_refused() -> None:
+    with pytest.raises(ValueError, match='band_suppression is of hard edges: expected bands "hard"'):
+        ModelConfig(bands="soft", band_suppression=True)
+
+
 def test_every_model_setting_can_be_saved_and_read_back() -> None:
     for field, choices in {
         "bands": ("hard", "soft", "straight-through"),

@@ -122,12 +122,14 @@ def test_batch_norm_over_one_process_is_torchs(training: bool) -> None:
         torch.testing.assert_close(synchronized.state_dict()[key], value, rtol=1e-9, atol=1e-9, msg=key)
 
 
-def test_a_fixed_norm_stays_one_on_gpus() -> None:
-    """The others become torch's; what is fixed would follow the data there."""
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_what_standardises_features_stays_what_it_is(device_type: str) -> None:
+    """The average of weights must find it, and what is fixed would follow the data as another norm."""
     fixed, follows = Standardize(3), Standardize(3)
     fixed.fix()
-    model = nn.Sequential(nn.BatchNorm1d(3), fixed, follows)
-    synchronize_batchnorm(model, "cuda")
-    assert [type(layer) for layer in model] == [nn.SyncBatchNorm, Standardize, nn.SyncBatchNorm]
-    assert model[1] is fixed
+    model = nn.Sequential(nn.BatchNorm2d(3), fixed, follows)
+    synchronize_batchnorm(model, device_type)
+    norm = {"cpu": GlobalBatchNorm, "cuda": nn.SyncBatchNorm}[device_type]
+    assert [type(layer) for layer in model] == [norm, Standardize, Standardize]
+    assert list(model)[1:] == [fixed, follows]
     assert not model.train()[1].training

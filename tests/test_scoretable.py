@@ -78,7 +78,7 @@ def test_every_format_says_the_same(suffix: str, tmp_path: Path) -> None:
 def test_label_and_logit_are_enough(suffix: str, tmp_path: Path) -> None:
     (scores,) = read_scores([write(tmp_path / f"a{suffix}", [{"label": k, "logit": 4.0 * k - 2} for k in (0, 1)])])
     np.testing.assert_allclose(scores.probabilities, 1 / (1 + np.exp([2, -2])))
-    assert scores.paths.to_pylist() == ["row 1", "row 2"]
+    assert scores.paths.to_pylist() == [f"{tmp_path / 'a'}{suffix}, row {number}" for number in (1, 2)]
     np.testing.assert_array_equal(scores.groups, [0, 1])  # each an image of its own
     assert scores.generator.present() == []
 
@@ -117,6 +117,9 @@ def test_a_row_that_two_tables_share_counts_once_and_must_agree(tmp_path: Path) 
     (scores,) = read_scores(paths)
     assert scores.paths.to_pylist() == [f"images/{i}.png" for i in range(6)]
     changed = rows()
+    changed[2]["logit"] += 3e-7  # what another batch size does on some devices
+    write(paths[1], changed, facts)
+    assert len(read_scores(paths)[0].labels) == 6
     changed[2]["logit"] = 9.0
     write(paths[1], changed, facts)
     with pytest.raises(ValueError, match=r"expected one score each, found two for 1 of mine, the first .*images/2.png"):
@@ -132,6 +135,8 @@ def test_a_row_that_two_tables_share_counts_once_and_must_agree(tmp_path: Path) 
         ("a.csv", "label,logit\n1,2\n2,1\n", r"row 2: expected a label of 0 or 1, found .*'label': 2"),
         ("a.csv", "label,logit\n1,2\n1,\n", r"row 2: expected a finite logit, or an error, found"),
         ("a.csv", "label,logit\n1,inf\n", r"row 1: expected a finite logit"),
+        ("a.csv", "label,logit,probability\n1,2,88\n", r"row 1: expected a probability in \[0, 1\], found .*88"),
+        ("a.csv", "label,logit,probability\n1,2,0.9\n0,2,\n", r"row 2: expected a probability in \[0, 1\]"),
         ("a.csv", "label,logit\n1,high\n", r"a.csv is not a table of scores: .*high"),
         ("a.jsonl", '{"label": 1}\n', r"found no logit"),
         ("a.jsonl", "{", r"a.jsonl is not a table of scores"),
@@ -149,10 +154,29 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert raised.value.filename == str(tmp_path / "none.parquet")
 
 
-def test_calibration_takes_the_table_too(tmp_path: Path) -> None:
-    def never() -> Any:
-        raise AssertionError("no image needs a score")
+def test_rows_without_a_path_are_images_of_their_own_table(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    paths = [write(tmp_path / name / "mine.csv", [{"label": 1, "logit": 2.0}]) for name in "ab"]
+    (scores,) = read_scores(paths)
+    assert len(scores.labels) == 2
 
+
+def test_calibration_is_fitted_on_each_image_once(tmp_path: Path) -> None:
+    scored = [row for row in rows() if row["error"] is None]
+    degraded = [row | {"degradation": "jpeg", "level": "75", "logit": -9.0} for row in scored]
+    table = write(tmp_path / "robustness.parquet", [*degraded, *scored])
+    np.testing.assert_allclose(labelled_logits(str(table), never).logits, [-1, -0.5, 0, 0.5, 1])
+    aligned = [row | {"protocol": "aligned (160 px centre)"} for row in scored]
+    with pytest.raises(ValueError, match=r"under one protocol, found aligned .*, native"):
+        labelled_logits(str(write(tmp_path / "both.parquet", [*scored, *aligned])), never)
+
+
+def never() -> Any:
+    raise AssertionError("no image needs a score")
+
+
+def test_calibration_takes_the_table_too(tmp_path: Path) -> None:
     scored = write(tmp_path / "scored.parquet", [row for row in rows() if row["error"] is None])
     logits, labels, extremes = labelled_logits(str(scored), never)
     assert extremes is None, "the table has no re-deliveries"

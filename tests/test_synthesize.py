@@ -57,6 +57,27 @@ def test_a_lossless_photograph_gets_a_lossless_fake(data: Path, tmp_path: Path) 
     np.testing.assert_array_equal(load_image(path).pixels, pixels)
 
 
+def test_a_grey_photograph_gets_a_grey_fake(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert("L").save(tmp_path / "grey.jpg")
+    with Image.open(save_like(pixels, tmp_path / "grey.jpg", tmp_path / "fake")) as fake:
+        assert fake.mode == "L"
+
+
+def test_fakes_of_another_autoencoder_are_not_taken_for_ones_own(data: Path, tmp_path: Path) -> None:
+    photos = photographs(read_data(str(data)))
+    for which in ("one", "other"):
+        (tmp_path / which).mkdir()
+    stub = SmallAutoencoder("nearest")
+    list(synthesize(f"diffusers:{tmp_path / 'one'}", stub, photos, tmp_path / "out"))
+    assert len(list(synthesize(f"diffusers:{tmp_path / 'one'}", stub, photos, tmp_path / "out"))) == len(photos)
+    with pytest.raises(ValueError, match=r"other.*found those by.*one.*choose another --out"):
+        list(synthesize(f"diffusers:{tmp_path / 'other'}", stub, photos, tmp_path / "out"))
+    list(synthesize("own:nearest", stub, photos, tmp_path / "out", {"seed": 0}))
+    with pytest.raises(ValueError, match="found those by"):
+        list(synthesize("own:nearest", stub, photos, tmp_path / "out", {"seed": 1}))
+
+
 def test_what_is_there_is_kept_and_what_cannot_be_read_is_reported(data: Path, tmp_path: Path) -> None:
     photos = photographs(read_data(str(data)))
     first, second = (SmallAutoencoder("bilinear", width=8) for _ in range(2))
@@ -82,7 +103,7 @@ def test_names_with_dots_and_brackets_and_names_that_repeat_have_a_fake_each(dat
     for _ in range(2):  # the second time all are there
         fakes = list(synthesize("own:nearest", SmallAutoencoder("nearest", width=8), photos, tmp_path / "out"))
         assert len({fake.path for fake in fakes}) == 4  # type: ignore[union-attr]
-    assert len(list((tmp_path / "out").rglob("*.*"))) == 4
+    assert len(list((tmp_path / "out").rglob("*.webp"))) == 4
 
 
 def test_one_seed_gives_one_autoencoder(data: Path) -> None:

@@ -1,5 +1,6 @@
 """Training: it learns, repeats itself, resumes exactly, stops with a reason."""
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -79,18 +80,19 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, number: signal.Sign
     monkeypatch.setattr(apn.step, "apn_half", interrupted)
 
 
-@pytest.mark.parametrize("club_data", ["fresh", "reuse"])
+@pytest.mark.parametrize(("club_data", "spatial_share"), [("fresh", 0.0), ("fresh", 0.4), ("reuse", 0.0)])
 def test_resumed_after_ctrl_c_equals_never_stopped_bit_for_bit(
-    club_data: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    club_data: str, spatial_share: float, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = toy_config(toy, club_data=club_data, club_steps=2, schedule="cosine", validate_every=2)
+    changes: dict[str, Any] = {"club_data": club_data, "spatial_share": spatial_share}
+    config = toy_config(toy, club_steps=2, schedule="cosine", validate_every=2, **changes)
     whole = run(config, tmp_path / "whole")
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        interrupt_at(2, patch)
+        interrupt_at(3, patch)
         stopped = run(config, tmp_path / "parts")
-    assert (stopped.step, stopped.interrupted) == (3, True)  # the step was finished, and saved
-    assert read_training(tmp_path / "parts/last")["step"] == 3
+    assert (stopped.step, stopped.interrupted) == (4, True)  # the step was finished, and saved
+    assert read_training(tmp_path / "parts/last")["step"] == 4
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     resumed = run(config, tmp_path / "parts", resume=tmp_path / "parts")
     assert resumed == whole
@@ -289,6 +291,22 @@ def test_in_the_end_the_last_layer_is_scaled_and_nothing_else(toy: Path, tmp_pat
     assert (logits[:, 1] - logits[:, 0]).std() == pytest.approx(1, rel=5e-3)  # a band edge may round otherwise
 
 
+def test_the_best_checkpoint_is_scaled_too_and_the_run_goes_on_as_it_was(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    areas = iter([0.9, 0.6, 0.9, 0.6])  # the first validation is the best
+    monkeypatch.setattr(apn.train, "validate", lambda *_: {"auc": next(areas), "balanced_accuracy": 0.5, "images": 20})
+    config = toy_config(toy, steps=4, unit_spread=True, validate_every=2)
+    run(toy_config(toy, steps=4, validate_every=2), tmp_path / "as it is")
+    run(config, tmp_path / "scaled")
+    loader = spread_loader(config, read_splits(config.data, 0).train)
+    for name in ("best", "last"):
+        logits, _ = apn.train.score(load_model(tmp_path / "scaled" / name), loader)
+        assert (logits[:, 1] - logits[:, 0]).std() == pytest.approx(1, rel=5e-3)
+        plain, scaled = (load_file(tmp_path / one / name / "model.safetensors") for one in ("as it is", "scaled"))
+        assert all(torch.equal(scaled[key], plain[key]) for key in plain if not key.startswith("classifier.6"))
+
+
 def test_a_network_that_always_says_the_same_stays_as_it_is(toy: Path) -> None:
     config = toy_config(toy)
     model = APN(tiny_config())
@@ -372,11 +390,64 @@ def test_fakes_of_held_out_photographs_stay_out_of_training(toy: Path, tmp_path:
         s._replace(path=tmp_path / s.path.name, label=1, generator="ae", original=str(s.path)) for s in photographs
     ]
     write_manifest(fakes, tmp_path / "fakes.jsonl")
-    config = toy_config(toy).data.model_copy(update={"aligned": (str(tmp_path / "fakes.jsonl"),)})
+    aligned = {"aligned": (str(tmp_path / "fakes.jsonl"),), "aligned_share": 0.5}
+    config = toy_config(toy).data.model_copy(update=aligned)
     splits = read_splits(config, 0)
     trained = {str(sample.path) for sample in splits.train if sample.label == 0}
     assert {sample.original for sample in splits.train if sample.original} == trained
     assert 0 < len(trained) < len(photographs)
+    assert not any(sample.original for sample in read_splits(config.model_copy(update={"aligned_share": 0.0}), 0).train)
     write_manifest([fake._replace(original="") for fake in fakes], tmp_path / "fakes.jsonl")
     with pytest.raises(ValueError, match="original"):
         read_splits(config, 0)
+    write_manifest([fake._replace(original=str(tmp_path / "no.png")) for fake in fakes], tmp_path / "fakes.jsonl")
+    with pytest.raises(ValueError, match=r"training photographs in .*fakes.jsonl, found 40 of others"):
+        read_splits(config, 0)
+
+
+def test_photographs_of_a_folder_named_from_here_are_known_to_their_fakes(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layout spells paths as they were typed; a manifest's are absolute."""
+    photographs = [sample for sample in read_samples(toy) if sample.label == 0]
+    (tmp_path / "link").symlink_to(toy)
+    fakes = [s._replace(path=tmp_path / s.path.name, label=1, original=str(s.path)) for s in photographs]
+    write_manifest(fakes, tmp_path / "fakes.jsonl")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("link/real", "link/generated"):  # without the manifest
+        (tmp_path / "data" / folder).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / Path(folder).name).symlink_to(toy / Path(folder).name)
+    config = DataConfig(train="data", validation=0.0, aligned=("fakes.jsonl",), aligned_share=0.5)
+    splits = read_splits(config, 0)
+    originals = [sample.original for sample in splits.train if sample.original]
+    assert len(originals) == len(photographs)
+    assert set(originals) == {str(sample.path) for sample in splits.train if sample.label == 0}
+
+
+def test_aligned_fakes_of_a_left_out_generator_or_unreadable_ones_do_not_train(toy: Path, tmp_path: Path) -> None:
+    photographs = [sample for sample in read_samples(toy) if sample.label == 0]
+    fakes = [
+        s._replace(label=1, generator=("ae", "gan")[i % 2], original=str(s.path)) for i, s in enumerate(photographs)
+    ]
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    fakes[0] = fakes[0]._replace(path=tmp_path / "broken.png")
+    write_manifest(fakes, tmp_path / "fakes.jsonl")
+    samples = [
+        sample._replace(split_group=sample.path.name, generator=("gan", "other")[i // 2 % 2] if sample.label else "")
+        for i, sample in enumerate(read_samples(toy))
+    ]
+    write_manifest(samples, tmp_path / "data.jsonl")
+    folds = {"one": {"left_out_generators": ["gan"], "left_out_real_sources": []}}
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    config = DataConfig(
+        train=str(tmp_path / "data.jsonl"),
+        folds=str(tmp_path / "folds.json"),
+        leave_out_fold="one",
+        validation=0.0,
+        quarantine=True,
+        aligned=(str(tmp_path / "fakes.jsonl"),),
+        aligned_share=0.5,
+    )
+    splits = read_splits(config, 0)
+    assert {sample.generator for sample in splits.train if sample.label} == {"ae", "other"}
+    assert [sample.path.name for sample, _ in splits.quarantined] == ["broken.png"]

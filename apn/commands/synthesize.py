@@ -30,6 +30,7 @@ def synthesize(
     from rich.progress import track
 
     from apn.data.layouts import read_data
+    from apn.models.autoencoders import SmallAutoencoder
     from apn.synthesize import photographs, prepare, write_fakes
     from apn.synthesize import synthesize as run
 
@@ -38,7 +39,12 @@ def synthesize(
         autoencoder, photographs(read_data(fit_data)) if fit_data else photos, steps=fit_steps, seed=seed
     )
     typer.echo(description, err=True)
-    results = list(track(run(autoencoder, network, photos, out), "reconstructing", total=len(photos)))
+    made_by = (
+        {"fit_data": fit_data or data, "fit_steps": fit_steps, "seed": seed}
+        if isinstance(network, SmallAutoencoder)
+        else {}
+    )
+    results = list(track(run(autoencoder, network, photos, out, made_by), "reconstructing", total=len(photos)))
     failed = [result for result in results if isinstance(result, str)]
     manifest = write_fakes([result for result in results if not isinstance(result, str)], out)
     for reason in failed:

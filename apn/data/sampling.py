@@ -2,15 +2,16 @@
 
 All draws of a run are numbered: slot k of the run is slot k - n * batch_size of step n. The slots deal out the classes
 in turn, a class deals out its origins (generators, or real sources) in shuffled rounds, and an origin deals out its
-images in shuffled passes, so that nothing comes twice before everything came once. Nothing is stored in between.
+images in shuffled passes, so that nothing comes twice before everything came once; balanced by the "root" of sizes, an
+origin of weight n has n decks of its images. Nothing is stored in between.
 
 A share of each batch may be aligned pairs: a photograph and a fake made from it (`Sample.original`), drawn with one
-seed, so that a transform cuts and degrades both alike. Such fakes come in pairs only.
+seed, so that a transform cuts and degrades both alike. These fakes then come in pairs only.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -76,8 +77,9 @@ class BalancedBatches(Sampler[list[Draw]]):
             raise ValueError(
                 f"expected parts of a batch that hold {most} places for pairs, found {part}: no pair is divided"
             )
-        self._classes = _classes(samples, balance)
         self._pairs = _aligned_pairs(samples, balance) if self.pairs else []
+        paired = {fake for photographs in self._pairs for _, fakes in photographs for fake in fakes}
+        self._classes = _classes(samples, balance, paired)
         self._permutations: dict[tuple[int, ...], tuple[int, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -150,9 +152,9 @@ def _aligned_pairs(samples: Sequence[Sample], balance: Balance) -> list[list[tup
     return _weighed([sources[name] for name in sorted(sources)], balance)
 
 
-def _classes(samples: Sequence[Sample], balance: Balance) -> list[list[np.ndarray]]:
-    """Indices of samples by class, then origin, in the order of their names; fakes of pairs are left out."""
-    indices = [index for index, sample in enumerate(samples) if not sample.original]
+def _classes(samples: Sequence[Sample], balance: Balance, paired: Collection[int]) -> list[list[np.ndarray]]:
+    """Indices of samples by class, then origin, in the order of their names; those of fakes in pairs are left out."""
+    indices = [index for index in range(len(samples)) if index not in paired]
     if balance == "none":
         if not indices:
             raise ValueError("expected samples to draw from, found none")

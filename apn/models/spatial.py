@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from apn.model_config import ModelConfig, Reference
+from apn.model_config import LookConfig, ModelConfig
 from apn.models.backbones import Normalize, build_backbone, num_features
 from apn.models.statistics import Standardize
 
@@ -46,11 +46,11 @@ class Contrast(nn.Module):
 class Look(nn.Module):
     """What one look sees (B, 3, H, W), or that and its references (2 B, 3, H, W) -> embedding (B, D)."""
 
-    def __init__(self, config: ModelConfig, backbone: str, reference: Reference | None) -> None:
+    def __init__(self, config: ModelConfig, look: LookConfig) -> None:
         super().__init__()
-        dim = config.embedding_dim
-        self.backbone = build_backbone(backbone, pretrained=config.pretrained)
-        self.contrast = Contrast(num_features(self.backbone)) if reference else nn.Identity()
+        dim, size = config.embedding_dim, config.image_size // look.scale
+        self.backbone = build_backbone(look.backbone, pretrained=config.pretrained, image_size=size)
+        self.contrast = Contrast(num_features(self.backbone)) if look.reference else nn.Identity()
         self.dropout = nn.Dropout(config.spatial_dropout)
         self.head = nn.Sequential(nn.Linear(num_features(self.backbone), dim), nn.ReLU(), nn.Linear(dim, dim))
         self.normalize = Normalize(self.backbone) if config.spatial_normalize else nn.Identity()
@@ -74,8 +74,8 @@ class SpatialBranch(Look):
 
     def __init__(self, config: ModelConfig) -> None:
         first, *others = config.looks()
-        super().__init__(config, first.backbone, first.reference)
-        self.further = nn.ModuleList(Look(config, look.backbone, look.reference) for look in others)
+        super().__init__(config, first)
+        self.further = nn.ModuleList(Look(config, look) for look in others)
         identity = torch.eye(config.embedding_dim)
         self.irrelevant_basis = nn.Parameter(identity[: len(identity) // 2].clone())
         self.artifact_basis = nn.Parameter(identity[len(identity) // 2 :].clone())

@@ -90,6 +90,7 @@ def recorded_threshold(scores: Scores) -> Threshold:
 def validation_threshold(scores: Scores, validation: Sequence[Scores], target_fpr: float) -> Threshold:
     """The lowest logit that at most `target_fpr` of new real images like the validation's reach (conformal quantile).
 
+    Scores under several protocols count together: the threshold is for all of them.
     Raises ValueError where the validation tables hold no or too few real images scored by the same detector.
     """
     if not 0 < target_fpr < 1:

@@ -147,8 +147,17 @@ def test_every_photograph_is_paired_once_before_one_is_paired_twice_and_with_eve
     assert {PAIRED[draw.index].generator for draw in drawn[1::2]} == {"ae", "gan-ae"}
 
 
-def test_without_pairs_their_fakes_are_not_drawn_at_all() -> None:
-    assert indices(BalancedBatches(PAIRED, 8, 30, seed=3)) == indices(BalancedBatches(SAMPLES, 8, 30, seed=3))
+def test_without_pairs_a_fake_with_an_original_is_an_image_like_any_other() -> None:
+    named = [sample._replace(original="photo.jpg") if sample.label else sample for sample in SAMPLES]
+    assert indices(BalancedBatches(named, 8, 30, seed=3)) == indices(BalancedBatches(SAMPLES, 8, 30, seed=3))
+    drawn = indices(BalancedBatches(PAIRED, 8, 60, seed=3))
+    assert {PAIRED[index].generator for index in drawn} >= {"ae", "gan-ae"}
+
+
+def test_among_pairs_a_fake_without_its_photograph_is_drawn_alone() -> None:
+    lonely = [*PAIRED, PAIRED[-1]._replace(path=Path("lonely.png"), generator="lonely", original="not here.jpg")]
+    drawn = [draw.index for batch in BalancedBatches(lonely, 12, 20, seed=0, pair_share=1 / 3) for draw in batch]
+    assert len(lonely) - 1 in drawn
 
 
 @given(st.integers(1, 4), st.integers(1, 6), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 2**40))
@@ -165,6 +174,8 @@ def test_ranks_share_a_batch_without_loss_or_repetition_and_divide_no_pair(
         parts = [rank.batch(step) for rank in ranks]
         assert [len(draws) for draws in parts] == [2 * part] * world_size
         assert Counter(chain.from_iterable(parts)) == Counter(whole.batch(step))
+        if not whole.pairs:
+            continue
         paired = [sum(bool(PAIRED[draw.index].original) for draw in draws) for draws in parts]
         assert sum(paired) == whole.pairs
         assert max(paired) - min(paired) <= 1  # each part is as mixed as the whole

@@ -89,6 +89,12 @@ def test_looks_are_averaged() -> None:
     torch.testing.assert_close(artifact + irrelevant, expected)  # the halves of the identity
 
 
+def test_a_transformer_is_made_for_the_crops_it_sees() -> None:
+    swin = branch(image_size=96, spatial_backbone="swin_tiny_patch4_window7_224")
+    with torch.inference_mode():
+        assert swin([noise(1, size=96)]).artifact.shape == (1, 48)
+
+
 def test_head_is_linear_relu_linear() -> None:
     model = branch()
     assert [type(layer) for layer in model.head] == [nn.Linear, nn.ReLU, nn.Linear]
