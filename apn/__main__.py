@@ -17,8 +17,7 @@ def main() -> None:
     try:
         run()
     except SystemExit as stopped:
-        with suppress(BrokenPipeError):  # nobody reads any more
-            sys.stdout.flush()
+        with suppress(OSError):  # nobody reads any more, and there is nowhere to say so
             sys.stderr.flush()
         os._exit(int(stopped.code or 0))  # taking ONNX Runtime down in order would take a tenth of the time
 

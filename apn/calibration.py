@@ -93,13 +93,17 @@ def sigmoid(logit: float) -> float:
     return odds / (1 + odds)
 
 
-def read_calibration(folder: Path) -> Calibration:
-    """The calibration of a weights folder or a file; softmax and 0.5 where the folder has none.
+def read_calibration(folder: Path, *, required: bool = False) -> Calibration:
+    """The calibration of a weights folder or a file; softmax and 0.5 where the folder has none, unless one is required.
 
     Raises ValueError that names the file and what is wrong with it.
     """
     path = folder / FILE if folder.is_dir() else folder
     if not path.exists() and folder.is_dir():
+        if required:
+            raise ValueError(
+                f"no calibration in {folder}: expected {FILE} there, or the name of a file that `apn calibrate` wrote"
+            )
         return Calibration()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -212,6 +216,11 @@ def conformal_quantile(values: np.ndarray, level: float) -> float:
     """The ceil((N + 1) level)-th smallest of N values; infinite where N is too small to promise `level`."""
     rank = math.ceil((len(values) + 1) * level - 1e-9)
     return float(np.sort(values)[rank - 1]) if rank <= len(values) else math.inf
+
+
+def images_needed(rate: float) -> int:
+    """The fewest images of a class whose conformal quantile promises a rate of errors: ceil(1 / rate) - 1."""
+    return math.ceil(1 / rate - 1e-9) - 1
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = ECE_BINS) -> float:

@@ -1,7 +1,8 @@
 """The `apn` command: the list of its commands, and what becomes of their errors. Only the module of the command that
 runs is imported (apn/commands/), and heavy imports stay inside its function.
 
-Exit codes: 0 all went well, 1 something failed (for `detect`: some images could not be scored), 2 usage error.
+Exit codes: 0 all went well, 1 something failed (for `detect`: some images could not be scored), 2 usage error,
+130 stopped by Ctrl-C.
 """
 
 import os
@@ -96,7 +97,10 @@ COMMANDS = {
 def main() -> None:
     """The `apn` command: user errors become one line on stderr and exit code 1 (or 2 for wrong usage)."""
     try:
-        app(sys.argv[1:])
+        try:
+            app(sys.argv[1:])
+        finally:
+            _flush()
     except ModuleNotFoundError as error:  # the base install is for detection; the rest comes with extras
         extra = EXTRAS.get((error.name or "").split(".")[0], "torch")
         if (error.name or "apn").startswith("apn"):
@@ -106,13 +110,17 @@ def main() -> None:
         _fail(str(error), code=2)
     except ValueError as error:
         _fail(str(error), code=1)
-    except BrokenPipeError:  # `apn detect ... | head`: the reader has left, and Python must not complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # `apn detect ... | head`: the reader has left
         sys.exit(1)
     except OSError as error:
-        if error.filename is None:
+        reason = error.strerror or str(error)
+        _fail(reason if error.filename is None else f"{error.filename}: {reason}", code=1)
+    except KeyboardInterrupt:
+        _fail("stopped", code=130)  # as typer and the shells have it: 128 + SIGINT
+    except ImportError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):  # what pybind11 makes of Ctrl-C while ONNX Runtime opens
             raise
-        _fail(f"{error.filename}: {error.strerror}", code=1)
+        _fail("stopped", code=130)
 
 
 def app(arguments: Sequence[str]) -> None:
@@ -124,6 +132,17 @@ def app(arguments: Sequence[str]) -> None:
     from apn.commands.root import run_root
 
     run_root(COMMANDS, arguments)
+
+
+def _flush() -> None:
+    """Writes what standard output still holds, so that a full disk is an error here and not a complaint at exit."""
+    if sys.stdout is None:  # closed by who started us
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # at exit Python would try once more
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _fail(message: str, code: int) -> NoReturn:

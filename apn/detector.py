@@ -206,9 +206,9 @@ def load(
 ) -> Detector:
     """The detector of shipped weights by name, or of a checkpoint folder.
 
-    backend: its name, or what `open_backend` made of the same weights. calibration: a file of `apn calibrate` to use
-    instead of the weights' own.
-    Raises ValueError where the weights, the backend or the device cannot be had.
+    backend: its name, or what `open_backend` made of the same weights. calibration: a file of `apn calibrate`, or a
+    folder that has one, to use instead of the weights' own.
+    Raises ValueError where the weights, the backend, the device or the calibration cannot be had.
     """
     folder = find_weights(weights)
     opened = open_backend(folder, backend, device) if isinstance(backend, str) else backend
@@ -218,7 +218,9 @@ def load(
         name=facts["name"],
         sha256=_weights_sha256(folder),
         crop_size=facts["model"]["image_size"],
-        calibration=read_calibration(folder if calibration is None else Path(calibration)),
+        calibration=(
+            read_calibration(folder) if calibration is None else read_calibration(Path(calibration), required=True)
+        ),
         backend_name=opened.name,
     )
 

@@ -46,6 +46,8 @@ _PLUGINS = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "TIFF": "Tiff", "JPEG2
 
 _SLOW_PIXELS = 4_000_000  # for decoders that Pillow has in Python only: up to 8 s
 _MAX_SCANS = 100  # of a progressive JPEG, each of which costs a pass over all pixels; cameras and tools write about 10
+_MAX_SEGMENTS = 10_000  # of a JPEG, walked through in Python; the largest profile has 255, other metadata not many more
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # a zero after FF is data, and D0 to D7 are restarts
 _MAX_FILE = 1 << 31  # bytes, where the decoder reads the file as a whole
 _WHOLE_FILE = {"WEBP", "AVIF", "HEIF", "JPEG2000", "PNG", "ICO"}
 
@@ -194,13 +196,42 @@ def _check_cost(image: "ImageFile.ImageFile", name: str, file: BinaryIO) -> None
         found = f"{image.width} x {image.height} pixels"
         raise ImageError(f"{found} are more than the limit of {_SLOW_PIXELS:,} for this rare kind of {name}")
     if name == "JPEG" and image.info.get("progressive"):
-        position, scans = file.tell(), 0
-        file.seek(0)
-        while block := file.read(1 << 20):
-            scans += block.count(b"\xff\xda")
+        position = file.tell()
+        scans = _count_scans(file)
         file.seek(position)
         if scans > _MAX_SCANS:
             raise ImageError(f"a progressive JPEG of {scans} scans, more than the limit of {_MAX_SCANS}")
+
+
+def _count_scans(file: BinaryIO) -> int:
+    """Scans of a JPEG: exact where there are more than _MAX_SCANS, unless it has more than _MAX_SEGMENTS."""
+    file.seek(0)
+    most = 0  # what looks like a scan, be it inside a segment or after the end: fast, and enough for most files
+    while block := file.read(1 << 20):
+        most += block.count(b"\xff\xda")
+    if most <= _MAX_SCANS:
+        return most
+    file.seek(2)  # after the start of the image
+    scans = 0
+    for _ in range(_MAX_SEGMENTS):
+        marker = _next_marker(file)
+        if marker in (None, 0xD9):  # the end of the file or of the image
+            return scans
+        scans += marker == 0xDA
+        if marker >= 0xC0:  # those below are nothing but themselves
+            length = int.from_bytes(file.read(2))  # counts its own two bytes
+            file.seek(max(length - 2, 0), os.SEEK_CUR)
+    return most
+
+
+def _next_marker(file: BinaryIO) -> int | None:
+    """The code of the next marker, as libjpeg finds it; the file is then behind it. None where there is no more."""
+    while len(block := file.read(1 << 16)) > 1:
+        if found := _MARKER.search(block):
+            file.seek(found.end() - len(block), os.SEEK_CUR)
+            return block[found.end() - 1]
+        file.seek(-1, os.SEEK_CUR)  # the last byte may be the first of a marker
+    return None
 
 
 def _largest_icon(file: BinaryIO) -> tuple[int, int]:

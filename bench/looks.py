@@ -1,14 +1,15 @@
 """Which looks of the spatial branch carry over: a table of docs/experiments.md, no network trained.
 
-    python bench/looks.py --out runs/looks [--log] [--fit centre] [--short] [--joint]
+    python bench/looks.py --out runs/looks [--log] [--fit centre|delivered] [--short] [--joint]
 
 A look is a view of the picture, perhaps at half of its size, perhaps less what is seen of its median or of itself saved
 as JPEG, read by the mean and deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of
 `folds.json` a logistic regression a look learns from one training crop an image, as configs/apn-mini.toml degrades them
-(--fit centre: from its centre, both aligned and as it is); the logits of a set of looks are added, each in units of its
-spread, as the soft labels of apn-mini are; with --joint, those of one regression on all of a set's features, with a
-weaker penalty, are added to them in the same way. Tested on centre crops of 160 pixels of what the fold leaves out,
-saved in several ways; AUC, means over the folds, of photographs against generated images:
+(--fit centre: from its centre, both aligned and as it is; --fit delivered: and scaled to half); the logits of a set of
+looks are added, each in units of its spread, as the soft labels of apn-mini are; with --joint, those of one regression
+on all of a set's features, with a weaker penalty, are added to them in the same way. Tested on centre crops of 160
+pixels of what the fold leaves out, saved in several ways; AUC, means over the folds, of photographs against generated
+images:
 
     aligned, native: both so; JPEG first: both saved with quality 85 before they are aligned; generated JPEG: only the
     generated ones so, photographs aligned; half: both scaled to half, JPEG 85; photographs half: these scaled to half
@@ -94,7 +95,11 @@ SETS = (
 )
 SHORT = (*((name,) for name in (*FIVE, *COSINES)), *NEWEST)
 WAYS = ("aligned", "native", "JPEG first", "half", "photographs half", "noise 5", "noise 1")
-FITTED = {"training": (0,), "centre": (1 + WAYS.index("aligned"), 1 + WAYS.index("native"))}  # crops of `read_all`
+FITTED = {  # crops of `read_all`
+    "training": (0,),
+    "centre": (1 + WAYS.index("aligned"), 1 + WAYS.index("native")),
+    "delivered": (1 + WAYS.index("aligned"), 1 + WAYS.index("native"), 1 + WAYS.index("half")),
+}
 COLUMNS = {  # how photographs and generated images are saved
     "aligned": ("aligned", "aligned"),
     "native": ("native", "native"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from apn.calibration import (
     conformal_quantile,
     expected_calibration_error,
     fit_calibration,
+    images_needed,
     read_calibration,
     sigmoid,
     write_calibration,
@@ -182,6 +184,13 @@ def test_conformal_quantile_by_hand(level: float, expected: float) -> None:
     assert conformal_quantile(np.array([3.0, 1.0, 2.0]), level) == expected
 
 
+@pytest.mark.parametrize(("rate", "images"), [(0.5, 1), (0.3, 3), (0.1, 9), (0.07, 14), (0.05, 19), (0.01, 99)])
+def test_so_many_images_promise_a_rate_and_one_less_does_not(rate: float, images: int) -> None:
+    assert images_needed(rate) == images
+    assert math.isfinite(conformal_quantile(np.arange(images), 1 - rate))
+    assert not math.isfinite(conformal_quantile(np.arange(images - 1), 1 - rate))
+
+
 def test_expected_calibration_error_by_hand() -> None:
     assert expected_calibration_error([0.5, 0.5], [0, 1]) == pytest.approx(0)
     assert expected_calibration_error([0.75, 0.75], [0, 1]) == pytest.approx(0.25)
@@ -256,3 +265,11 @@ def test_data_that_cannot_be_fitted() -> None:
 def test_the_file_is_plain_json(tmp_path: Path) -> None:
     write_calibration(Calibration(temperature=2.0), tmp_path / "c.json")
     assert json.loads((tmp_path / "c.json").read_text())["temperature"] == 2.0
+
+
+def test_a_folder_without_a_calibration_is_refused_where_one_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"no calibration in {re.escape(str(tmp_path))}: expected calibration.json"):
+        read_calibration(tmp_path, required=True)
+    found = fit_calibration(*simulated(100), fitted_on="simulation")
+    write_calibration(found, tmp_path / "calibration.json")
+    assert read_calibration(tmp_path, required=True) == found

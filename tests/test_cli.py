@@ -53,6 +53,65 @@ def test_wrong_usage_exits_2_and_says_what_was_expected(apn, tmp_path):
     assert apn("detekt")[0] == 2
 
 
+@pytest.mark.parametrize("taken", ["other.jpg", "named like a table.csv", "link.csv"])
+def test_the_table_never_replaces_an_image(apn, tmp_path, taken):
+    """`--csv *.jpg` makes the first photograph the table."""
+    for name in ("other.jpg", "named like a table.csv"):
+        shutil.copy(CAT, tmp_path / name)
+    (tmp_path / "link.csv").symlink_to("named like a table.csv")
+    code, _, err = apn("detect", "--csv", tmp_path / taken, CAT, tmp_path / "named like a table.csv")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"--csv {tmp_path / taken}: expected a file for the table, found an image" in err
+    assert (tmp_path / taken).read_bytes() == CAT.read_bytes()
+
+
+def test_an_image_that_is_not_there_is_not_made_a_table(apn, tmp_path):
+    assert apn("detect", "--csv", tmp_path / "new.PNG", CAT)[0] == 2
+    assert not (tmp_path / "new.PNG").exists()
+
+
+@pytest.fixture
+def full() -> Path:
+    """A file that has no room for a byte."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    return Path("/dev/full")
+
+
+def test_a_table_that_cannot_be_written_is_one_line(apn, full):
+    code, _, err = apn("detect", "--no-stability", "--csv", full, CAT)
+    assert (code, err) == (1, "apn: /dev/full: No space left on device\n")
+
+
+@pytest.mark.parametrize("arguments", [("detect", "--no-stability", CAT), ("detect", "-h"), ("--version",)])
+def test_output_that_cannot_be_written_is_one_line(full, arguments):
+    command = [sys.executable, "-m", "apn", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}  # where it is set, the error cannot say which output it was
+    with full.open("w") as nowhere:
+        done = subprocess.run(command, stdout=nowhere, stderr=subprocess.PIPE, text=True, timeout=120, env=environment)
+    assert (done.returncode, done.stderr) == (1, "apn: standard output: No space left on device\n")
+
+
+def test_an_error_of_the_system_without_a_file_is_one_line(apn, monkeypatch):
+    def command() -> None:
+        raise OSError(110, "Connection timed out")
+
+    monkeypatch.setattr("apn.commands.export.export", command)
+    assert apn("export")[::2] == (1, "apn: Connection timed out\n")
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(apn, monkeypatch):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupted_import(*_: object, **__: object) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    for stop in (interrupted, interrupted_import):
+        monkeypatch.setattr("apn.detector.Detector.detect_many", stop)
+        assert apn("detect", CAT) == (130, "", "apn: stopped\n")
+
+
 def test_unknown_weights_are_one_line_and_exit_code_1(apn):
     code, _, err = apn("detect", "--weights", "nowhere", CAT)
     assert code == 1
@@ -193,6 +252,32 @@ def test_calibrate_writes_what_detect_uses(apn, tmp_path):
     assert mine["probability"] == pytest.approx(expected)
 
 
+def test_calibrate_says_which_rates_its_images_cannot_promise(apn, tmp_path):
+    """1 % takes 99 images of a class; of 120 real and 60 generated ones, 30 of each were delivered once more."""
+    lines = ["logit,label,lowest,highest"]
+    for label, count in ((0, 120), (1, 60)):
+        for number in range(count):
+            logit = 4 * label - 2 + number / count
+            lines.append(f"{logit},{label}," + (f"{logit - 1},{logit + 1}" if number < 30 else ","))
+    (tmp_path / "scores.csv").write_text("\n".join(lines))
+    rates = ("--target-fpr", 0.01, "--target-fnr", 0.01, "--checked-fpr", 0.02, "--checked-fnr", 0.04)
+    code, _, err = apn("calibrate", tmp_path / "scores.csv", *rates, "--out", tmp_path / "mine.json")
+    assert code == 0
+    assert err.splitlines() == [
+        "apn: warning: without the stability check: expected at least 99 generated images for a rate of 0.01, "
+        "found 60: practically nothing will be called real",
+        "apn: warning: with it: expected at least 49 real images for a rate of 0.02, found 30: "
+        "practically nothing will be called generated",
+    ]
+
+
+def test_calibrate_does_not_replace_what_it_reads(apn, tmp_path):
+    (tmp_path / "scores.csv").write_text("logit,label\n")
+    code, _, err = apn("calibrate", tmp_path / "scores.csv", "--out", tmp_path / "." / "scores.csv")
+    assert (code, "expected another file than the scores" in err) == (2, True)
+    assert (tmp_path / "scores.csv").read_text() == "logit,label\n"
+
+
 def test_calibrate_chooses_thresholds_of_the_stability_check(apn, tmp_path):
     rng, rows = np.random.default_rng(0), []
     for label in (0, 1):
@@ -236,6 +321,14 @@ def test_serve_refuses_other_machines_without_a_token(apn):
     code, _, err = apn("serve", "--host", "0.0.0.0")
     assert code == 1
     assert "token" in err
+
+
+def test_serve_says_how_a_list_and_a_time_are_set(apn):
+    code, _, err = apn("serve", "--set", "allowed_hosts=check.example")
+    assert (code, err.count("\n")) == (1, 1)
+    assert """--set 'allowed_hosts=["check.example"]'""" in err
+    code, _, err = apn("serve", "--set", "timeout_s=inf")
+    assert (code, "timeout_s: Input should be less than or equal to 86400" in err) == (1, True)
 
 
 def test_train_names_the_setting_that_is_wrong(apn, tmp_path):

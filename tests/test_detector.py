@@ -269,3 +269,10 @@ def test_the_detector_describes_itself(shipped):
 def test_unknown_weights_name_the_known_ones():
     with pytest.raises(ValueError, match="expected a checkpoint folder or one of apn-mini"):
         apn.load("apn-maxi")
+
+
+def test_a_folder_named_for_its_calibration_must_have_one(tmp_path):
+    with pytest.raises(ValueError, match=r"no calibration in .*: expected calibration\.json"):
+        apn.load(calibration=tmp_path)
+    weights = find_weights("apn-mini")
+    assert apn.load(calibration=weights).calibration == apn.load().calibration

@@ -126,6 +126,47 @@ def test_costly_codings_are_refused() -> None:
         load_image(scan[:start] + scan[start:-2] * 250 + scan[-2:])
 
 
+def test_scans_are_counted_to_the_end_of_the_image() -> None:
+    """Of what comes after it, and of what a segment holds, nothing is a scan."""
+    data = encode(photo(), "JPEG", progressive=True)
+    after = data + b"\xff\xda" * 200 + bytes(1 << 20) + data * 20
+    assert np.array_equal(load_image(after).pixels, load_image(data).pixels)
+    comment = b"\xff\xfe" + struct.pack(">H", 402) + b"\xff\xda" * 200
+    assert np.array_equal(load_image(data[:2] + comment + data[2:]).pixels, load_image(data).pixels)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        b"\xff\xfe\x00\x06\xff\xd9\xff\xd9",  # a comment that holds ends of an image
+        b"\xff\xd0\xff\xd7",  # restarts, which a decoder passes over
+        b"\x00\xd9\xff\x00\xd9",  # bytes that belong to nothing
+        b"\xff\xff\xff\xfe\x00\x02",  # filling before a marker
+        b"\xff\xfe\x00\x00",  # a length that does not count itself
+    ],
+)
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_an_end_that_the_decoder_passes_over_hides_no_scan(between: bytes, shift: int) -> None:
+    data = encode(photo(), "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    scan = data[start:-2] + between
+    # Long enough that many blocks of reading end within a scan, wherever they begin.
+    filling = b"\xff\xfe" + struct.pack(">H", 2 + 60_000 + shift) + bytes(60_000 + shift)
+    bomb = data[:start] + (scan * 20 + filling) * 12 + data[-2:]
+    with pytest.raises(ImageError, match=r"progressive JPEG of \d+ scans"):
+        load_image(bomb)
+    few = data[:start] + scan * 20 + data[-2:]
+    assert load_image(few).width == 64
+
+
+def test_a_jpeg_of_countless_segments_is_not_walked_to_its_end() -> None:
+    data = encode(photo(), "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    many = data[:start] + b"\xff\xfe\x00\x02" * 50_000 + data[start:] + b"\xff\xda" * 200
+    with pytest.raises(ImageError, match="progressive JPEG of"):
+        load_image(many)
+
+
 def test_a_text_chunk_cannot_pose_as_image_data() -> None:
     for key in ("transparency", "icc_profile", "exif", "default_image", "xmp", "XML:com.adobe.xmp"):
         assert pixels(png(2, 1, 8, 2, b"\0" + SIX[0, :2].tobytes(), (b"tEXt", key.encode() + b"\0value"))) == [

@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from apn.commands import UsageError
 from apn.commands.options import BackendOption, DeviceOption, Weights
 
 if TYPE_CHECKING:
+    from apn.calibration import Thresholds
     from apn.detector import Detector
+    from apn.scores import Labelled
 
 
 def calibrate(
@@ -48,6 +51,9 @@ def calibrate(
     from apn.calibration import fit_calibration, write_calibration
     from apn.scores import labelled_logits
 
+    if out.exists() and Path(scores).exists() and out.samefile(scores):
+        raise UsageError(f"--out {out}: expected another file than the scores, which it would replace")
+
     def open_detector() -> "Detector":
         from apn.detector import load
 
@@ -77,3 +83,27 @@ def calibrate(
             f"  {name}: generated from {one.generated_from:.3f} (at most {one.target_fpr:.1%} of real images), "
             f"real below {one.real_below:.3f} (at most {one.target_fnr:.1%} of generated ones){note}"
         )
+        if chosen:
+            _warn_of_few(name, one, *_images(found, checked=checked))
+
+
+def _images(found: "Labelled", *, checked: bool) -> tuple[int, int]:
+    """Real and generated images that thresholds were chosen on: of the stability check, those with re-deliveries."""
+    import numpy as np
+
+    judged = np.isfinite(found.extremes).all(axis=1) if checked and found.extremes is not None else found.labels >= 0
+    return int((judged & (found.labels == 0)).sum()), int((judged & (found.labels == 1)).sum())
+
+
+def _warn_of_few(thresholds: str, one: "Thresholds", real: int, generated: int) -> None:
+    """A line for each rate that so few images cannot promise: its threshold is 1 or 0, which no image reaches."""
+    from apn.calibration import images_needed
+
+    sides = (("real", real, one.target_fpr, "generated"), ("generated", generated, one.target_fnr, "real"))
+    for label, images, rate, verdict in sides:
+        if rate is not None and images < (needed := images_needed(rate)):
+            typer.echo(
+                f"apn: warning: {thresholds}: expected at least {needed} {label} images for a rate of {rate:g}, "
+                f"found {images}: practically nothing will be called {verdict}",
+                err=True,
+            )

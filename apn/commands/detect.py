@@ -1,6 +1,7 @@
 """`apn detect`. Its arguments are parsed by argparse: importing typer would take a good part of a cold start."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ def detect(arguments: Sequence[str]) -> None:
     if not files:
         found = ", ".join(map(str, options.paths))
         raise UsageError(f"no images in {found}: expected image files or folders that hold some")
+    if options.csv is not None:
+        _spare_images(options.csv, files)
     detector = load(options.weights, backend=backend, calibration=options.calibration)
     failed = 0
     with _output(options.csv) as csv_file, open_progress(len(files)) as advance:
@@ -93,6 +96,15 @@ def _positive(text: str) -> int:
     return value
 
 
+def _spare_images(csv: Path, images: Sequence[Path]) -> None:
+    """Refuses to write the table over an image: `--csv *.jpg` names the first of them as the table."""
+    from apn.image import IMAGE_EXTENSIONS
+
+    taken = csv.suffix.lower() in IMAGE_EXTENSIONS
+    if taken or (csv.exists() and any(image.exists() and os.path.samefile(csv, image) for image in images)):
+        raise UsageError(f"--csv {csv}: expected a file for the table, found an image (the name follows --csv at once)")
+
+
 @contextmanager
 def _output(path: Path | None) -> Iterator[TextIO | None]:
     if path is None:
@@ -102,5 +114,10 @@ def _output(path: Path | None) -> Iterator[TextIO | None]:
         file = path.open("w", encoding="utf-8", newline="")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    with file:
+    try:
         yield file
+    finally:
+        try:
+            file.close()  # after a write that failed it tries again, and fails again
+        except OSError as error:  # which does not say which file it is
+            raise OSError(error.errno, error.strerror, str(path)) from error

@@ -85,8 +85,8 @@ def scan(
 
 
 def _location(weights: str) -> str:
-    """A name of shipped weights, or a path that holds wherever the worker is started."""
-    return str(Path(weights).absolute()) if Path(weights).is_dir() else weights
+    """A name of shipped weights, or a path that holds wherever the worker is started; as `find_weights` tells them."""
+    return str(Path(weights).absolute()) if (Path(weights) / "config.json").is_file() else weights
 
 
 def _runner(ray: str | None, workers: int | None, cores: int, device: str) -> "Runner":

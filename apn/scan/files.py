@@ -1,6 +1,7 @@
 """Files here and elsewhere: any address that fsspec knows, and a folder of results whose files are never half there."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,11 +10,18 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from apn.provenance import clean
+
+
+class UnreachableError(ValueError):
+    """The file system of an address cannot be opened; the cause says why, and whether trying again may help."""
+
 
 def open_address(address: str) -> tuple[AbstractFileSystem, str]:
     """The file system of an address (`s3://bucket/key`, or a path of this machine) and the path in it.
 
-    Raises ValueError where the address names a protocol that is not known, or whose package is not installed.
+    Raises ValueError where the address names a protocol that is not known, or whose package is not installed, and
+    UnreachableError where the file system connects when it is made (ftp, sftp) and cannot.
     """
     try:
         # A cache of listings would hold every name ever listed.
@@ -23,6 +31,9 @@ def open_address(address: str) -> tuple[AbstractFileSystem, str]:
             f"{address!r} cannot be opened: expected a path, or an address whose package is installed "
             f"(s3fs for s3://, gcsfs for gs://): {error}"
         ) from error
+    except Exception as error:  # so broad because each file system raises its own package's errors
+        told = clean(str(error))[:200] or type(error).__name__
+        raise UnreachableError(f"{address!r} cannot be reached: {told}") from error
     return file_system, path
 
 
@@ -51,7 +62,10 @@ class Store:
         return Store, (self.location,)
 
     def write(self, name: str, content: bytes) -> None:
-        """The file `name` (parts joined by slashes) with this content, replacing an earlier one in one step."""
+        """The file `name` (parts joined by slashes) with this content, replacing an earlier one in one step.
+
+        Raises ValueError where a file of this machine cannot be written.
+        """
         path = f"{self._root}/{name}"
         if is_local(self._fs):
             _write_locally(Path(path), content)
@@ -79,6 +93,13 @@ class Store:
         except FileNotFoundError:
             return
 
+    def rename(self, name: str, to: str) -> None:
+        """Gives a file another name, replacing what has it; on this machine a full disk has room for that."""
+        if is_local(self._fs):
+            os.replace(f"{self._root}/{name}", f"{self._root}/{to}")
+        else:
+            self._fs.mv(f"{self._root}/{name}", f"{self._root}/{to}")
+
     def names(self, folder: str = "") -> list[str]:
         """Names of the files and folders in a folder, in no order; none where there is no such folder."""
         where = f"{self._root}/{folder}".rstrip("/")
@@ -89,22 +110,44 @@ class Store:
         except FileNotFoundError:
             return []
 
-    def remove_unfinished(self, folder: str) -> None:
-        """What killed writers have left in a folder; no one may be writing there now."""
+    def names_that_count(self, folder: str = "") -> list[str]:
+        """As `names`, without what killed writers and file managers leave."""
+        return [name for name in self.names(folder) if not name.endswith(UNFINISHED) and name != ".DS_Store"]
+
+    def remove_unfinished(self, folder: str = "") -> None:
+        """What killed writers have left in a folder. A writer that is at it now begins again."""
         for name in self.names(folder):
-            if name.endswith(_UNFINISHED):
-                self.remove(f"{folder}/{name}")
+            if name.endswith(UNFINISHED):
+                self.remove(f"{folder}/{name}".lstrip("/"))
 
 
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"  # the end of such a name
+_TRIES = 3  # at a file that is swept away before it is finished
 
 
 def _write_locally(path: Path, content: bytes) -> None:
+    for _ in range(_TRIES):
+        try:
+            _write_and_rename(path, content)
+            return
+        except FileNotFoundError:  # another run on the same OUT has just removed what is unfinished
+            continue
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+    raise ValueError(f"{path} cannot be written: it was removed {_TRIES} times at it. Has another run the same --out?")
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: a worker that is thought dead may still be writing the same file.
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}{_UNFINISHED}")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}{UNFINISHED}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:  # a full disk, Ctrl-C
+        with suppress(OSError):  # of the two errors the first says what is wrong
+            unfinished.unlink(missing_ok=True)
+        raise

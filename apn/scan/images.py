@@ -1,7 +1,6 @@
 """The images of a shard's entries, one at a time: what a worker reads."""
 
 import tarfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apn.image import ImageError, LoadedImage, load_image
+from apn.imagefile import readable
 from apn.provenance import clean
 from apn.scan.entries import Entry, File, Member, Rows, Tar, member_name, name_of, row_name
+from apn.scan.fetching import patiently
 from apn.scan.files import is_local, open_address
 from apn.scan.sample import is_image_name
 
@@ -36,8 +37,8 @@ class Image:
         if isinstance(self.source, str):
             loaded = load_image(self.source, **options)  # which reads only what it needs, and no pipe or device
             if digest:
-                with open(self.source, "rb") as file:
-                    self.sha256 = file_digest(file, "sha256").hexdigest()
+                with readable(self.source) as file:  # it may be gone by now, which is an ImageError too
+                    self.sha256 = file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
             return loaded
         return load_image(_Content(self, self.source, digest), **options)  # type: ignore[arg-type]
 
@@ -69,36 +70,41 @@ def images_in(entries: Iterable[Entry]) -> Iterator[Image]:
 def _file(entry: File) -> Image:
     if "://" not in entry.path:
         return Image(entry.path, entry.path)
-    try:
-        file_system, path = open_address(entry.path)
-    except ValueError as error:
-        return Image(entry.path, error=str(error))
-    return Image(entry.path, path if is_local(file_system) else partial(file_system.cat_file, path))
+    return _far(entry.path, entry.path)
 
 
 def _member(entry: Member) -> Image:
-    file_system, path = open_address(entry.tar)
-    part = partial(file_system.cat_file, path, start=entry.offset, end=entry.offset + entry.size)
-    return Image(name_of(entry), part)
+    return _far(name_of(entry), entry.tar, start=entry.offset, end=entry.offset + entry.size)
+
+
+def _far(name: str, address: str, **span: int) -> Image:
+    """The image at an address, or in the bytes start .. end - 1 of what is there."""
+    try:
+        file_system, path = patiently(partial(open_address, address))
+    except ImageError as error:
+        return Image(name, error=str(error))
+    if is_local(file_system) and not span:
+        return Image(name, path)
+    return Image(name, partial(patiently, partial(file_system.cat_file, path, **span)))
 
 
 def _guarded(entry: Rows | Tar) -> Iterator[Image]:
     """The images of a table or tar; what goes wrong on the way is a row too, and each row of a table has one."""
     where, given = (entry.table if isinstance(entry, Rows) else entry.tar), 0
+    told = None
     try:
         for image in _rows(entry) if isinstance(entry, Rows) else _tar(entry):
             yield image
             given += 1
-    except (OSError, ValueError, EOFError, tarfile.TarError, zlib.error, pa.ArrowException) as error:
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its reader raise, or a server aiohttp
         told = f"{where} cannot be read: {clean(str(error))[:200] or type(error).__name__}"
-        if isinstance(entry, Tar):
-            yield Image(where, error=f"{told} (after {given} images)")
-        else:
-            for row in range(given, entry.rows):
-                yield Image(row_name(where, entry.first + row), error=told)
-    else:
-        if not given:
-            yield Image(where, error="expected image files in this tar, found none")
+    if isinstance(entry, Rows):
+        for row in range(given, entry.rows):
+            yield Image(row_name(where, entry.first + row), error=told or f"{where} has no such row any more")
+    elif told:
+        yield Image(where, error=f"{told} (after {given} images)")
+    elif not given:
+        yield Image(where, error="expected image files in this tar, found none")
 
 
 def _rows(entry: Rows) -> Iterator[Image]:

@@ -35,9 +35,9 @@ def claim(store: Store, ours: Manifest, *, resume: bool) -> None:
     Raises ValueError where it is another one's, or holds other files, or is this one's and `resume` is not given.
     """
     text = store.read(FILE)
-    if text is None and (found := sorted(store.names())[:5]):
+    if text is None and (found := sorted(store.names_that_count())[:5]):
         raise ValueError(f"expected a new or empty folder for --out, found {', '.join(found)} in {store.location}")
-    if text is None or not store.names(SHARDS):  # nothing listed: a scan that never began may become another
+    if text is None or not store.names_that_count(SHARDS):  # nothing listed: a scan that never began may become another
         store.write(FILE, (ours.model_dump_json(indent=2) + "\n").encode())
         return
     different = _differences(json.loads(ours.model_dump_json()), json.loads(text))

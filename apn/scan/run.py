@@ -54,7 +54,7 @@ def scan(
     """
     store = plan.store
     claim(store, manifest, resume=resume)
-    for folder in (SHARDS, PARTS):
+    for folder in ("", SHARDS, PARTS):
         store.remove_unfinished(folder)
     lister = _lister(store, sources, manifest)
     try:

@@ -12,11 +12,14 @@ from itertools import takewhile
 from pydantic import BaseModel
 
 from apn.scan.entries import Entry, Rows, Tar, decode, encode, images_of
-from apn.scan.files import Store
+from apn.scan.files import UNFINISHED, Store
 from apn.scan.sample import draw_sample
 
 FOLDER = "shards"
 LISTING = f"{FOLDER}/listing.json"
+# A list that has failed, written while there is room. On a full disk it takes the place of the list's end, without
+# which the workers would wait for ever. Named so that what a killed run leaves of it is swept away.
+_SPARE = f"{FOLDER}/.listing.json.spare{UNFINISHED}"
 FIRST, DOUBLE_EVERY = 16, 64
 POLL_S = 0.1  # between looks for the next shard
 
@@ -101,6 +104,8 @@ class Lister:
         self._thread = threading.Thread(target=self._list, name="apn-list", daemon=True)
 
     def start(self) -> None:
+        spare = Listing(error="the end of the list could not be written")
+        self._store.write(_SPARE, spare.model_dump_json().encode())
         self._thread.start()
 
     def run(self) -> Listing:
@@ -125,8 +130,16 @@ class Lister:
         except Exception as error:  # noqa: BLE001 - the driver raises it again; without an end its workers would wait
             self.failure = error
         if not self._stop.is_set():
+            self._write_end()
+        self._store.remove(_SPARE)
+
+    def _write_end(self) -> None:
+        try:
             listing = self.so_far.model_copy(update={"error": self.failure and str(self.failure)})
             self._store.write(LISTING, listing.model_dump_json().encode())
+        except Exception as error:  # noqa: BLE001 - as above
+            self.failure = self.failure or error
+            self._store.rename(_SPARE, LISTING)
 
     def _write_shards(self) -> None:
         digest = sha256()

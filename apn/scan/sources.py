@@ -58,7 +58,10 @@ def find_sources(texts: Iterable[str]) -> list[Source]:
 
 
 def list_entries(sources: Iterable[Source], column: str | None = None) -> Iterator[Entry]:
-    """Everything to scan. column: of the tables; by default the first of COLUMNS that a table has."""
+    """Everything to scan. column: of the tables; by default the first of COLUMNS that a table has.
+
+    Raises ValueError for a list or table that cannot be read, or has no such column.
+    """
     listers: dict[str, Callable[[Source], Iterator[Entry]]] = {
         "folder": lambda source: _walk(source.file_system, source.path),
         "list": _list_file,
@@ -68,7 +71,10 @@ def list_entries(sources: Iterable[Source], column: str | None = None) -> Iterat
         "image": lambda source: iter([File(source.address)]),
     }
     for source in sources:
-        yield from listers[source.kind](source)
+        try:
+            yield from listers[source.kind](source)
+        except (pa.ArrowException, csv.Error, OSError) as error:  # which do not say of which file they are
+            raise ValueError(f"{source.address} cannot be read: {error}") from error
 
 
 def _matching(text: str) -> list[Source]:
@@ -123,13 +129,20 @@ def _names(file_system: AbstractFileSystem, folder: str) -> tuple[list[str], lis
     """Names of the image files and of the folders in a folder, both sorted; one listing, no file touched."""
     if is_local(file_system):
         with os.scandir(folder) as found:
-            pairs = [(one.name, one.is_dir()) for one in found if not one.name.startswith(".")]
+            pairs = [(one.name, _is_folder(one)) for one in found if not one.name.startswith(".")]
     else:
         listed: Any = file_system.ls(folder, detail=True)
         pairs = [(posixpath.basename(one["name"].rstrip("/")), one["type"] == "directory") for one in listed]
     pairs = sorted(pair for pair in pairs if pair[0] and not pair[0].startswith("."))
     images = [name for name, is_folder in pairs if not is_folder and _is_image(name)]
     return images, [name for name, is_folder in pairs if is_folder]
+
+
+def _is_folder(one: "os.DirEntry[str]") -> bool:
+    try:
+        return one.is_dir()
+    except OSError:  # a link that leads round in a circle, or to where we may not look
+        return False
 
 
 def _is_image(name: str) -> bool:
@@ -139,17 +152,22 @@ def _is_image(name: str) -> bool:
 # Lists and tables -----------------------------------------------------------------------------------------------------
 
 
+# Without the mark that programs of Windows put first; the names of files may hold any bytes.
+_TEXT = ("utf-8-sig", "surrogateescape")
+
+
 def _list_file(source: Source) -> Iterator[Entry]:
     """A path or address a line; paths are relative to the list's folder."""
     with source.file_system.open(source.path, "rb") as file:
-        for line in file:
-            if text := line.decode("utf-8", "surrogateescape").strip("\r\n"):
+        lines = io.TextIOWrapper(file, *_TEXT, newline="\n")
+        for line in lines:
+            if text := line.strip("\r\n"):
                 yield _named(text, source)
 
 
 def _csv(source: Source, column: str | None) -> Iterator[Entry]:
     with source.file_system.open(source.path, "rb") as file:
-        rows = csv.DictReader(io.TextIOWrapper(file, "utf-8", "surrogateescape", newline=""))
+        rows = csv.DictReader(io.TextIOWrapper(file, *_TEXT, newline=""))
         name = _choose_column(source, list(rows.fieldnames or ()), column)
         for row in rows:
             yield _named(row[name] or "", source)
@@ -162,6 +180,8 @@ def _parquet(source: Source, column: str | None) -> Iterator[Entry]:
         schema = table.schema_arrow
         name = _choose_column(source, schema.names, column)
         kind = schema.field(name).type
+        if not table.metadata.num_rows:  # its column may have any type, or none
+            return
         if _is_binary(kind):
             yield Rows(source.address, name, 0, table.metadata.num_rows)
         elif pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:

@@ -107,20 +107,24 @@ class Explanations:
             if self.full:
                 raise QueueFullError
             self.pending += 1
-        answer = self._pool.submit(self._explain, key, content)
-        answer.add_done_callback(self._leave)
+        # The pool keeps a cancelled call until its thread comes to it. The file is in a list, to be taken out before.
+        upload = [content]
+        answer = self._pool.submit(self._explain, key, upload)
+        answer.add_done_callback(lambda _: self._leave(upload))
         return answer
 
-    def _leave(self, answer: Future[bytes]) -> None:  # also where it was cancelled before it began
+    def _leave(self, upload: list[bytes]) -> None:  # also where it was cancelled before it began
+        upload.clear()
         with self._lock:
             self.pending -= 1
 
-    def _explain(self, key: str, content: bytes) -> bytes:
+    def _explain(self, key: str, upload: list[bytes]) -> bytes:
+        """upload: the file, which is taken out of the list once it is needed."""
         known = self._recall(key)  # made while this request waited
         if known is not None:
             self.metrics.explanations.labels("remembered").inc()
             return known
-        image = load_image(content, max_pixels=self.settings.max_pixels)
+        image = load_image(upload.pop(), max_pixels=self.settings.max_pixels)
         try:
             with self.metrics.explain_seconds.time():
                 body = json.dumps(self.fields | self.explainer(image)).encode()

@@ -3,7 +3,7 @@
 import re
 from ipaddress import ip_address
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 MEGABYTE = 2**20
 
@@ -43,14 +43,17 @@ class ServerSettings(BaseModel):
     batch_images: int = Field(
         default=4,
         ge=1,
-        description="Images handed to the detector at once. Decoded pictures take at most "
-        "batch_images x max_pixels x 3 bytes.",
+        description="Images handed to the detector at once. Their pixels take batch_images x max_pixels x 3 bytes, "
+        "and decode_workers x max_pixels x 17 more while the last of them are decoded.",
     )
     batch_wait_s: float = Field(
-        default=0.005, ge=0, description="Seconds an image waits for others to share its batch."
+        default=0.005, ge=0, le=60, description="Seconds an image waits for others to share its batch."
     )
     timeout_s: float = Field(
-        default=60.0, gt=0, description="Seconds to receive a request (then 408), and again to answer it (then 503)."
+        default=60.0,
+        gt=0,
+        le=24 * 3600,
+        description="Seconds to receive a request (then 408), and again to answer it (then 503).",
     )
     retry_after_s: int = Field(
         default=2, ge=1, description="Seconds told to a client that is answered 503 (Retry-After)."
@@ -70,6 +73,16 @@ class ServerSettings(BaseModel):
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _list_of_names(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError(
+                f"expected a list of names, found the text {value!r}; --set takes a TOML list: "
+                f"--set 'allowed_hosts=[\"{value}\"]'"
+            )
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> "ServerSettings":

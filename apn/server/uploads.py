@@ -38,7 +38,7 @@ class UploadReader:
 
     @asynccontextmanager
     async def read(self, request: Request, max_files: int | None = None) -> AsyncIterator[list[Upload]]:
-        """The files of a request, while the block runs; at most `max_files`, or else as the settings have it.
+        """The files of a request, at most `max_files` or else as the settings have it; forgotten after the block.
 
         Raises HTTPException: 400 broken multipart or no file, 408 too slow, 413 too large, 415 not multipart,
         503 too many bytes held. A refusal comes as soon as the limit is passed, not after the rest of the body.
@@ -63,6 +63,7 @@ class UploadReader:
                 raise HTTPException(408, f"the request did not arrive within {settings.timeout_s:g} s") from error
             yield form.finish()
         finally:
+            form.forget()
             self.held -= taken
 
 
@@ -115,6 +116,11 @@ class _Form:
             raise HTTPException(400, f"expected at least one file part named {FIELD!r}, found none")
         return self.uploads
 
+    def forget(self) -> None:
+        """Let go of every file: form and parser refer to each other, and so live on until Python looks for cycles."""
+        self.uploads.clear()
+        self.content = bytearray()
+
     def _part_begin(self) -> None:
         self.name, self.content, self.disposition = "", bytearray(), b""
 
@@ -126,10 +132,11 @@ class _Form:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self.disposition)
         field = options.get(b"name", b"").decode("utf-8", "replace")
-        if field != FIELD or b"filename" not in options:
-            raise HTTPException(
-                400, f"expected file parts named {FIELD!r}, found {'part' if field == FIELD else field!r}"
-            )
+        if field != FIELD:
+            raise HTTPException(400, f"expected file parts named {FIELD!r}, found {field!r}")
+        if b"filename" not in options:  # the parser passes over filename*=, which RFC 7578 forbids in section 4.2
+            found = "one without filename= (RFC 7578 knows no filename*=)"
+            raise HTTPException(400, f"expected file parts named {FIELD!r}, found {found}")
         if len(self.uploads) == self.max_files:
             files = "1 file" if self.max_files == 1 else f"{self.max_files} files"
             raise HTTPException(413, f"expected at most {files} a request, found more")

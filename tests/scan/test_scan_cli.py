@@ -8,8 +8,9 @@ import pytest
 from scanning import picture, rows_of
 
 from apn.commands import UsageError
-from apn.commands.scan import _has_ray
+from apn.commands.scan import _has_ray, _location
 from apn.detector import load
+from apn.scan.opening import OpenDetector
 
 DEMO = Path(__file__).parent.parent.parent / "demo" / "images"
 
@@ -60,6 +61,16 @@ def test_without_ray_a_scan_runs_here_unless_a_cluster_was_named(monkeypatch, ca
     assert "Ray is not installed" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"needs Ray: pip install 'apn\[scan\]'"):
         _has_ray("ray://head:10001")
+
+
+def test_a_folder_named_as_the_weights_is_no_weights(monkeypatch, tmp_path):
+    """As for `apn detect`, only a folder with a config.json is; a worker may be started in another folder than this."""
+    (tmp_path / "apn-mini").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert (_location("apn-mini"), _location("mine")) == ("apn-mini", str(tmp_path / "mine"))
+    assert OpenDetector(_location("apn-mini")).describe()["sha256"] == load("apn-mini").sha256
 
 
 def test_wrong_usage_says_what_was_expected(apn, tmp_path):

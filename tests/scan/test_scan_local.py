@@ -24,9 +24,11 @@ from scanning import (
     wait_until,
 )
 
+from apn.scan.files import Store
 from apn.scan.journal import ERROR
 from apn.scan.local import WorkerError
 from apn.scan.parts import SCHEMA, parts_done
+from apn.scan.shards import LISTING
 from apn.scan.worker import Reading, Worker
 
 
@@ -148,6 +150,35 @@ def test_listing_that_fails_midway_ends_the_scan_and_is_begun_again(tmp_path):
     pq.write_table(pa.table({"path": list(reds)[20:]}), tmp_path / "2.parquet")
     assert scan_with(here, f"{tmp_path}/?.*", plan, resume=True).resumed == 16
     assert_each_once(tmp_path / "out", reds)
+
+
+def test_a_full_disk_at_the_end_of_the_list_ends_the_scan(tmp_path, monkeypatch):
+    reds = folder_of_pictures(tmp_path / "in", 30)
+    plan, write = plan_of(tmp_path / "out", tmp_path / "openings"), Store.write
+
+    def full(self: Store, name: str, content: bytes) -> None:
+        if name == LISTING:
+            raise ValueError(f"{name} cannot be written: No space left on device")
+        write(self, name, content)
+
+    monkeypatch.setattr(Store, "write", full)
+    with pytest.raises(ValueError, match=r"^listing stopped: .*listing.json cannot be written: No space left"):
+        scan_with(here, tmp_path / "in", plan)
+    monkeypatch.undo()
+    scan_with(here, tmp_path / "in", plan, resume=True)
+    assert_each_once(tmp_path / "out", reds)
+    assert not list((tmp_path / "out" / "shards").glob(".*"))
+
+
+def test_an_empty_table_among_the_sources_costs_nothing(tmp_path):
+    reds = folder_of_pictures(tmp_path / "in", 9)
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "0.parquet")
+    (tmp_path / "1.txt").write_text("".join(f"{path}\n" for path in reds))
+    plan = plan_of(tmp_path / "out", tmp_path / "openings")
+    assert scan_with(here, f"{tmp_path}/?.*", plan).images == 9
+    assert_each_once(tmp_path / "out", reds)
+    with pytest.raises(ValueError, match="no images in"):
+        scan_with(here, tmp_path / "0.parquet", plan_of(tmp_path / "none", tmp_path / "openings"))
 
 
 @pytest.mark.parametrize("gone", ["the first", "the last shard"])

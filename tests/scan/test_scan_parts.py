@@ -1,8 +1,10 @@
 """The pieces of the bookkeeping: entries, shards, store, manifest, counts, journal, sample, estimate, progress."""
 
+import errno
+import os
 import tarfile
 from collections import Counter
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from scanning import FakeDetector, manifest_of, picture
 from scipy.stats import beta
 
+from apn.scan import files
 from apn.scan.entries import File, Member, Rows, Tar, decode, encode, images_of
 from apn.scan.files import Store
 from apn.scan.images import images_in
@@ -19,7 +22,7 @@ from apn.scan.manifest import claim
 from apn.scan.prevalence import estimate, share
 from apn.scan.progress import Progress, Rate, duration
 from apn.scan.sample import draw_sample
-from apn.scan.shards import Lister, Listing, cut, follow, read_listing, read_shard, shard_size
+from apn.scan.shards import LISTING, Lister, Listing, cut, follow, read_listing, read_shard, shard_size
 from apn.scan.tally import KINDS, OTHERS, Tally, add, kind_of
 
 texts = st.text(st.characters(codec=None, exclude_characters=""), max_size=20)  # lone surrogates too
@@ -79,6 +82,31 @@ def test_a_store_keeps_whole_files(tmp_path, location):
     assert store.names("a") == []
 
 
+def test_a_file_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(ValueError, match=f"^{tmp_path}/a/b cannot be written: No space left on device$"):
+        Store(str(tmp_path)).write("a/b", b"1")
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_file_that_another_run_sweeps_away_half_written_is_written_again(tmp_path, monkeypatch):
+    """A second run on the same OUT removes what is unfinished; here between the first one's write and rename."""
+    store, fsync, swept = Store(str(tmp_path)), os.fsync, []
+
+    def sweeping(descriptor: int) -> None:
+        fsync(descriptor)
+        if not swept:
+            swept.append(store.names("a"))
+            store.remove_unfinished("a")
+
+    monkeypatch.setattr(files.os, "fsync", sweeping)
+    store.write("a/b", b"1")
+    assert (len(swept), store.read("a/b"), store.names("a")) == (1, b"1", ["b"])
+
+
 def test_followers_see_each_shard_once_it_is_listed_and_the_end(tmp_path):
     store = Store(str(tmp_path))
     numbers = follow(store, {1})
@@ -97,6 +125,28 @@ def test_a_list_that_is_done_is_followed_to_its_end(tmp_path):
     assert read_shard(store, 3) == [File("g")]
     listing = read_listing(store)
     assert (listing.shards, listing.images, listing.error) == (4, 7, None)
+
+
+@pytest.mark.parametrize("location", ["{tmp_path}/out", "memory://scan-full"])
+def test_a_list_whose_end_cannot_be_written_is_a_failure_and_followers_see_its_end(tmp_path, location, monkeypatch):
+    store, write = Store(location.format(tmp_path=tmp_path)), Store.write
+
+    def full(self: Store, name: str, content: bytes) -> None:
+        if name == LISTING:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, name, content)
+
+    monkeypatch.setattr(Store, "write", full)
+    lister = Lister(store, map(File, "abc"), most=2)
+    lister.run()
+    assert isinstance(lister.failure, OSError)
+    assert None not in islice(follow(store, ()), 9), "it would wait for ever"
+    assert "could not be written" in read_listing(store).error
+    assert sorted(store.names("shards")) == ["000000.jsonl", "000001.jsonl", "listing.json"]
+    monkeypatch.undo()
+    Lister(store, map(File, "abc"), most=2).run()
+    assert (read_listing(store).images, read_listing(store).error) == (3, None)
+    assert sorted(store.names("shards")) == ["000000.jsonl", "000001.jsonl", "listing.json"]
 
 
 def test_tars_make_the_number_of_images_unknown(tmp_path):
@@ -129,6 +179,18 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match=r"expected a new or empty folder for --out, found thesis.tex"):
         claim(Store(str(tmp_path)), manifest_of(["/a"]), resume=False)
+
+
+@pytest.mark.parametrize("name", [".scan.json.abc.unfinished", ".DS_Store", "shards/.000000.jsonl.abc.unfinished"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_what_a_kill_or_a_file_manager_leaves_does_not_make_a_folder_another_scans(tmp_path, name, resume):
+    store = Store(str(tmp_path))
+    if name.startswith("shards/"):
+        claim(store, manifest_of(["/other"]), resume=False)
+    store.write(name, b"")
+    ours = manifest_of(["/a"])
+    claim(store, ours, resume=resume)
+    assert store.read("scan.json").decode().strip() == ours.model_dump_json(indent=2)
 
 
 def test_errors_that_differ_in_numbers_and_files_are_one_kind_and_kinds_stay_few():

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from scanning import picture, plan_of
 
-from apn.image import ImageError
+from apn.image import ImageError, find_images
 from apn.scan.entries import File, Rows, Tar
 from apn.scan.images import Image, images_in
 from apn.scan.sources import find_sources, list_entries
@@ -58,6 +58,18 @@ def test_a_folder_is_its_images_by_name_files_before_folders(tmp_path):
     assert listed(tmp_path) == [File(str(tmp_path / name)) for name in ("a.gif", "b.jpg", "a/d.PNG", "a/c/e.webp")]
 
 
+def test_a_link_that_leads_round_in_a_circle_costs_nothing_else_in_its_folder(tmp_path):
+    """What `apn detect` lists: a link named as an image is one that cannot be read, another is nothing."""
+    for name in ("0.jpg", "1.jpg", "sub/0.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(RED)
+    for name in ("self", "self.jpg"):
+        (tmp_path / name).symlink_to(name)
+    found = [entry.path for entry in listed(tmp_path)]
+    assert found == [f"{tmp_path}/{name}" for name in ("0.jpg", "1.jpg", "self.jpg", "sub/0.jpg")]
+    assert sorted(found) == sorted(map(str, find_images([tmp_path])))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
 def test_a_folder_that_cannot_be_listed_is_a_row(tmp_path):
     (tmp_path / "locked").mkdir(mode=0)
@@ -87,6 +99,36 @@ def test_names_of_any_bytes_come_through_a_list(tmp_path):
     (tmp_path / "list.txt").write_bytes(os.fsencode(path) + b"\n")
     (image,) = read(tmp_path / "list.txt")
     assert loads(image)
+
+
+def test_the_mark_that_windows_puts_before_a_list_or_table_is_no_part_of_it(tmp_path):
+    (tmp_path / "list.txt").write_text("a.jpg\n\ufeffb.jpg\n", "utf-8-sig")
+    (tmp_path / "table.csv").write_text("path,id\na.jpg,1\n", "utf-8-sig")
+    assert listed(tmp_path / "list.txt") == [File(f"{tmp_path}/a.jpg"), File(f"{tmp_path}/\ufeffb.jpg")]
+    assert listed(tmp_path / "table.csv") == [File(f"{tmp_path}/a.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("t.parquet", b"not a table"), ("t.parquet", b""), ("t.csv", b"path\n" + b"x" * 200_000)]
+)
+def test_a_damaged_table_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{tmp_path}/{name} cannot be read: "):
+        listed(tmp_path / name)
+
+
+def test_a_table_without_rows_is_no_image(tmp_path):
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "t.parquet")
+    assert listed(tmp_path / "t.parquet") == []
+    assert list(images_in([Rows(f"{tmp_path}/t.parquet", "image", 0, 0)])) == [], "as listed by an earlier version"
+
+
+def test_rows_that_have_gone_since_the_table_was_listed_are_rows_with_the_reason(tmp_path):
+    pq.write_table(pa.table({"image": [RED] * 2}), tmp_path / "t.parquet")
+    images = list(images_in([Rows(f"{tmp_path}/t.parquet", "image", 1, 3)]))
+    assert [one.name for one in images] == [f"{tmp_path}/t.parquet#{row}" for row in (1, 2, 3)]
+    assert [one.error is None for one in images] == [True, False, False]
+    assert "t.parquet has no such row any more" in images[1].error
 
 
 @pytest.mark.parametrize("struct", [False, True])

@@ -132,6 +132,15 @@ def test_broken_requests_are_refused(client: httpx.Client, content_type: str, bo
     assert answer.json()["detail"]
 
 
+def test_a_part_without_a_plain_file_name_says_what_is_missing(client: httpx.Client) -> None:
+    body = b"--x\r\nContent-Disposition: form-data; name=\"files\"; filename*=utf-8''a.png\r\n\r\na\r\n--x--"
+    answer = client.post("/v1/detect", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert (answer.status_code, answer.json()["detail"]) == (
+        400,
+        "expected file parts named 'files', found one without filename= (RFC 7578 knows no filename*=)",
+    )
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -247,3 +256,10 @@ def test_every_setting_is_described_and_unknown_ones_are_refused() -> None:
         ServerSettings.model_validate(json.loads('{"prot": 1}'))
     with pytest.raises(ValueError, match="queue_images 2 is below max_files 16"):
         ServerSettings(queue_images=2)
+
+
+@pytest.mark.parametrize("name", ["timeout_s", "batch_wait_s"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e6])
+def test_times_are_finite(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        ServerSettings.model_validate({name: value})

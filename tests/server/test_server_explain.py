@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -175,6 +176,32 @@ def test_memory_is_bounded_and_forgets_the_least_used(explainer: FakeExplainer) 
         nothing.submit(picture(100)).result(5)
     assert nothing.held == 0
     assert len(explainer.calls) == 6
+
+
+class Life:
+    """Ends with the object that has it: bytes themselves cannot be watched."""
+
+
+class Upload(bytes):
+    def __init__(self, content: bytes) -> None:
+        self.life = Life()
+
+
+def test_an_upload_is_forgotten_with_its_request_and_once_it_is_decoded(explainer: FakeExplainer) -> None:
+    explainer.gate.clear()
+    owner = explanations(explainer, explain_queue=2)
+    begun, waiting = Upload(picture(1)), Upload(picture(2))
+    held = [weakref.ref(upload.life) for upload in (begun, waiting)]
+    made, answer = owner.submit(begun), owner.submit(waiting)
+    del begun, waiting
+    wait_until(lambda: explainer.calls)
+    wait_until(lambda: held[0]() is None)
+    assert held[1]() is not None
+    assert answer.cancel()
+    assert held[1]() is None
+    assert owner.pending == 1
+    explainer.gate.set()
+    assert json.loads(made.result(10))["panels"]
 
 
 def test_closing_finishes_what_was_taken(explainer: FakeExplainer) -> None:

@@ -1,5 +1,6 @@
 """Batching, order, back pressure, time limits, leaving clients, and the graceful stop."""
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -7,16 +8,18 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import HTTPException, Request
 from serving import FakeDetector, part, picture, running, wait_until
 
 from apn.server.metrics import Metrics
 from apn.server.queue import Batcher, QueueFullError
 from apn.server.settings import ServerSettings
-from apn.server.uploads import Upload
+from apn.server.uploads import Upload, UploadReader, _Form
 
 
 def queue_images(client: httpx.Client) -> float:
@@ -121,6 +124,29 @@ def test_uploads_held_in_memory_are_bounded() -> None:
         assert held.result().status_code == 200
         assert client.post("/v1/detect", files=[part(content)]).status_code == 200
         assert "apn_held_bytes 0.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("end", [b"--x--\r\n", b""])
+def test_uploads_are_forgotten_at_the_end_of_the_request(monkeypatch: pytest.MonkeyPatch, end: bytes) -> None:
+    """At once: the garbage collector, for which the form would wait otherwise, may come minutes later."""
+    forms: list[_Form] = []
+    finish = _Form.finish
+    monkeypatch.setattr(_Form, "finish", lambda form: (forms.append(form), finish(form))[1])
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + bytes(999) + b"\r\n" + end
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def read() -> None:
+        headers = [(b"content-type", b"multipart/form-data; boundary=x")]
+        async with reader.read(Request({"type": "http", "headers": headers}, receive)) as uploads:
+            assert [len(upload.content) for upload in uploads] == [999]
+            assert reader.held == len(body)
+
+    reader = UploadReader(ServerSettings())
+    with suppress(HTTPException):  # of the body without an end
+        asyncio.run(read())
+    assert (forms[0].uploads, forms[0].content, reader.held) == ([], b"", 0)
 
 
 def test_too_slow_an_answer_is_503_and_its_waiting_images_are_dropped() -> None:
