@@ -96,6 +96,7 @@ COMMANDS = {
 
 def main() -> None:
     """The `apn` command: user errors become one line on stderr and exit code 1 (or 2 for wrong usage)."""
+    _open_closed()
     try:
         try:
             app(sys.argv[1:])
@@ -134,10 +135,15 @@ def app(arguments: Sequence[str]) -> None:
     run_root(COMMANDS, arguments)
 
 
+def _open_closed() -> None:
+    """Standard streams that who started us has closed lead nowhere; Python leaves None in their place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
+
+
 def _flush() -> None:
     """Writes what standard output still holds, so that a full disk is an error here and not a complaint at exit."""
-    if sys.stdout is None:  # closed by who started us
-        return
     try:
         sys.stdout.flush()
     except OSError as error:

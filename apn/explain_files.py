@@ -50,8 +50,11 @@ def write_explanation(
 ) -> list[Path]:
     """Writes `folder`/`name`.* and, with the PNG, `name`-parts/*.png; files of the same name are replaced.
 
-    Returns what was written, the figures first. Raises OSError where that is not possible.
+    Returns what was written, the figures first. Raises OSError where that is not possible, and ValueError where it
+    would replace the image itself.
     """
+    for kind in formats:
+        _spare(Path(explanation.detection.path), folder / f"{name}.{kind}")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     title, model = Path(explanation.detection.path).name, f"{detector.name}, weights {detector.sha256[:12]}"
@@ -73,6 +76,11 @@ def write_explanation(
             save_figure(spectrum_figure(explanation.bands), written[-1])
             written += saved.result()
     return written
+
+
+def _spare(image: Path, target: Path) -> None:
+    if target.exists() and image.exists() and target.samefile(image):
+        raise ValueError(f"{target} is the image that is explained: expected another folder for what is written")
 
 
 def _save_parts(parts: Sequence[Part], folder: Path) -> list[Path]:

@@ -85,8 +85,7 @@ def export_graph(checkpoint: Path, out: Path, crops: np.ndarray, *, file_format:
     crops: (N, S, S, 3) uint8 of real images to compare on. Raises ExportMismatchError where a probability or a logit
     differs from PyTorch's by more than 1e-4 (a logit: relative to the largest); then nothing is written.
     """
-    if file_format == "openvino" and out.suffix != ".xml":
-        raise ValueError(f"expected an .xml file for OpenVINO (its weights go beside it as .bin), found {out}")
+    require_name(out, file_format)
     expected = _torch_logits(load_model(checkpoint), crops)
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / ONNX_FILE
@@ -105,6 +104,14 @@ def export_graph(checkpoint: Path, out: Path, crops: np.ndarray, *, file_format:
         for source, target in files:
             shutil.move(source, target)
     return comparison
+
+
+def require_name(out: Path, file_format: Format = "onnx") -> None:
+    """ValueError for another ending than the format's: a graph must not replace a checkpoint or a picture."""
+    if file_format == "openvino" and out.suffix != ".xml":
+        raise ValueError(f"expected an .xml file for OpenVINO (its weights go beside it as .bin), found {out}")
+    if file_format == "onnx" and out.suffix != ".onnx":
+        raise ValueError(f"expected an .onnx file, found {out}")
 
 
 def compare(run: Callable[[np.ndarray], np.ndarray], crops: np.ndarray, expected: np.ndarray) -> Comparison:

@@ -45,7 +45,7 @@ _SIGNATURES = (
 _PLUGINS = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "TIFF": "Tiff", "JPEG2000": "Jpeg2K"}
 
 _SLOW_PIXELS = 4_000_000  # for decoders that Pillow has in Python only: up to 8 s
-_MAX_SCANS = 100  # of a progressive JPEG, each of which costs a pass over all pixels; cameras and tools write about 10
+_MAX_SCANS = 100  # of a JPEG, each of which costs a pass over all pixels; cameras and tools write about 10
 _MAX_SEGMENTS = 10_000  # of a JPEG, walked through in Python; the largest profile has 255, other metadata not many more
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # a zero after FF is data, and D0 to D7 are restarts
 _MAX_FILE = 1 << 31  # bytes, where the decoder reads the file as a whole
@@ -195,12 +195,12 @@ def _check_cost(image: "ImageFile.ImageFile", name: str, file: BinaryIO) -> None
     if slow and image.width * image.height > _SLOW_PIXELS:
         found = f"{image.width} x {image.height} pixels"
         raise ImageError(f"{found} are more than the limit of {_SLOW_PIXELS:,} for this rare kind of {name}")
-    if name == "JPEG" and image.info.get("progressive"):
+    if name == "JPEG":  # also of one that is not progressive: each of its colours may come in scans without end
         position = file.tell()
         scans = _count_scans(file)
         file.seek(position)
         if scans > _MAX_SCANS:
-            raise ImageError(f"a progressive JPEG of {scans} scans, more than the limit of {_MAX_SCANS}")
+            raise ImageError(f"a JPEG of {scans} scans, more than the limit of {_MAX_SCANS}")
 
 
 def _count_scans(file: BinaryIO) -> int:

@@ -15,7 +15,7 @@ from apn.checkpoint import load_model, read_checkpoint_config
 from apn.crops import center_crop
 from apn.data.layouts import read_data
 from apn.data.samples import require_both_classes
-from apn.export import InferenceGraph, write_onnx
+from apn.export import InferenceGraph, require_name, write_onnx
 from apn.image import load_image
 from apn.metrics import auc, probabilities
 
@@ -43,8 +43,9 @@ def quantize(checkpoint: Path, out: Path, data: str, *, range_images: int = 100,
 
     data: labelled images as `read_data` takes them; `range_images` of them set the activation ranges, the rest
     measure. The Fourier matrices and the band proposers stay in float32, where rounding would move whole bands, and
-    what reads less than one grey value.
+    what reads less than one grey value. Raises ValueError for too few images, or a file that is not named .onnx.
     """
+    require_name(out)
     samples = read_data(data)
     require_both_classes(samples)
     order = np.random.default_rng(seed).permutation(len(samples))

@@ -92,6 +92,20 @@ def test_output_that_cannot_be_written_is_one_line(full, arguments):
     assert (done.returncode, done.stderr) == (1, "apn: standard output: No space left on device\n")
 
 
+def test_a_closed_output_is_no_reason_to_fail(tmp_path):
+    command = [
+        "sh",
+        "-c",
+        '"$0" -m apn detect --no-stability --csv "$1" "$2" >&-',
+        sys.executable,
+        tmp_path / "t.csv",
+        CAT,
+    ]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert "photo-cat" in (tmp_path / "t.csv").read_text()
+
+
 def test_an_error_of_the_system_without_a_file_is_one_line(apn, monkeypatch):
     def command() -> None:
         raise OSError(110, "Connection timed out")

@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from apn.commands import UsageError
 from apn.commands.explain import explain as command
 from apn.detection import Detection
 from apn.explain_figures import explanation_figure, figure_pixels, spectrum_figure, verdict_line
-from apn.explain_files import FileNames
+from apn.explain_files import FileNames, Format, write_explanation
 from apn.explain_parts import all_parts, stretch
 from apn.explanations import LONGEST_SIDE, Explanation, explain
 from apn.image import ImageError
@@ -191,6 +192,16 @@ def test_the_command_writes_figures_parts_and_json(tmp_path: Path, capsys: pytes
     for band in facts["bands"]:
         assert 0 <= band["weight"] <= 1
         assert all(-0.5 <= one["low"] <= one["high"] <= 0.5 for one in band["intervals"])
+
+
+def test_the_image_itself_is_never_replaced(tmp_path: Path, found: Explanation) -> None:
+    image = tmp_path / "photo.png"
+    image.write_bytes(b"the photograph")
+    named = found._replace(detection=replace(found.detection, path=str(image)))
+    with pytest.raises(ValueError, match=r"photo.png is the image that is explained: expected another folder"):
+        write_explanation(named, tmp_path, "photo", {Format.PNG}, apn.load("apn-mini"))
+    assert image.read_bytes() == b"the photograph"
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
 
 def test_the_command_knows_its_formats(tmp_path: Path) -> None:

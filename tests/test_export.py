@@ -18,6 +18,7 @@ from apn.config import Config
 from apn.export import Comparison, ExportMismatchError, compare, comparison_crops, export_graph
 from apn.metrics import probabilities
 from apn.models.apn import APN
+from apn.quantize import quantize
 
 SETTINGS = {
     "soft": tiny_config(bands="soft", band_count=16),
@@ -141,6 +142,16 @@ def test_a_graph_that_differs_is_refused_and_not_written(
     with pytest.raises(ExportMismatchError, match=r"the onnx graph of .*hard differs from PyTorch by .* nothing was"):
         export_graph(folder, tmp_path / "out" / "model.onnx", crops(3))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_graph_replaces_no_checkpoint(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    with pytest.raises(ValueError, match=r"expected an .onnx file, found .*model.safetensors"):
+        export_graph(tmp_path, weights, crops(1))
+    with pytest.raises(ValueError, match=r"expected an .onnx file, found .*model.safetensors"):
+        quantize(tmp_path, weights, str(tmp_path))
+    assert weights.read_bytes() == b"weights"
 
 
 def test_comparison_runs_crops_together_and_alone() -> None:

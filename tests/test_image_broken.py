@@ -122,8 +122,12 @@ def test_costly_codings_are_refused() -> None:
         load_image(b"P5\n3000 3000\n254\n" + bytes(9_000_000))
     scan = encode(photo(), "JPEG", progressive=True)
     start = scan.rindex(b"\xff\xda")
-    with pytest.raises(ImageError, match=r"progressive JPEG of 2\d\d scans"):
+    with pytest.raises(ImageError, match=r"a JPEG of 2\d\d scans"):
         load_image(scan[:start] + scan[start:-2] * 250 + scan[-2:])
+    grey = encode(photo().convert("L"), "JPEG")  # not progressive: libjpeg decodes a colour as often as it comes
+    start = grey.rindex(b"\xff\xda")
+    with pytest.raises(ImageError, match=r"a JPEG of 2\d\d scans"):
+        load_image(grey[:start] + grey[start:-2] * 250 + grey[-2:])
 
 
 def test_scans_are_counted_to_the_end_of_the_image() -> None:
@@ -153,7 +157,7 @@ def test_an_end_that_the_decoder_passes_over_hides_no_scan(between: bytes, shift
     # Long enough that many blocks of reading end within a scan, wherever they begin.
     filling = b"\xff\xfe" + struct.pack(">H", 2 + 60_000 + shift) + bytes(60_000 + shift)
     bomb = data[:start] + (scan * 20 + filling) * 12 + data[-2:]
-    with pytest.raises(ImageError, match=r"progressive JPEG of \d+ scans"):
+    with pytest.raises(ImageError, match=r"a JPEG of \d+ scans"):
         load_image(bomb)
     few = data[:start] + scan * 20 + data[-2:]
     assert load_image(few).width == 64
@@ -163,7 +167,7 @@ def test_a_jpeg_of_countless_segments_is_not_walked_to_its_end() -> None:
     data = encode(photo(), "JPEG", progressive=True)
     start = data.rindex(b"\xff\xda")
     many = data[:start] + b"\xff\xfe\x00\x02" * 50_000 + data[start:] + b"\xff\xda" * 200
-    with pytest.raises(ImageError, match="progressive JPEG of"):
+    with pytest.raises(ImageError, match="a JPEG of"):
         load_image(many)
 
 
