@@ -45,7 +45,8 @@ class Calibration:
 
     real_below, generated_from, target_fpr, target_fnr: the thresholds of one score. checked: those of the stability
     check, which the image and all its re-deliveries have to pass; None where they were not chosen: then those of one
-    score. ece: expected calibration error, cross-fitted, None if unknown.
+    score. ece: expected calibration error, cross-fitted, None if unknown. least_colour: a picture with less colour
+    (`apn.detector.colourfulness`, 0 to 255) than the calibration was fitted for is `unsure`, whatever its probability.
     """
 
     method: Method = "none"
@@ -58,6 +59,7 @@ class Calibration:
     target_fnr: float | None = None
     checked: Thresholds | None = None
     ece: float | None = None
+    least_colour: float = 0.0
     real_images: int = 0
     generated_images: int = 0
     fitted_on: str = "nothing: softmax of the logits, verdict at 0.5"
@@ -125,6 +127,8 @@ def _problem(calibration: Calibration) -> str | None:
     both = calibration.thresholds(), calibration.thresholds(checked=True)
     if any(not 0 <= one.real_below <= one.generated_from <= 1 for one in both) or not calibration.temperature > 0:
         return "0 <= real_below <= generated_from <= 1 and temperature > 0"
+    if not 0 <= calibration.least_colour <= 255:
+        return "least_colour between 0 and 255"
     knots = len(calibration.knots_logit), len(calibration.knots_probability)
     if calibration.method == "isotonic" and not 0 < knots[0] == knots[1]:
         return "as many knots_logit as knots_probability"
@@ -149,6 +153,7 @@ def fit_calibration(
     extremes: ArrayLike | None = None,
     checked_fpr: float | None = None,
     checked_fnr: float | None = None,
+    least_colour: float = 0.0,
     fitted_on: str,
 ) -> Calibration:
     """Fits the map and the thresholds to logits (N,) and labels (N,) of held-out images.
@@ -156,7 +161,7 @@ def fit_calibration(
     extremes: (N, 2), the lowest and the highest logit of an image and its re-deliveries, NaN where they were not
     scored: thresholds of the stability check are chosen on these, for the rates checked_fpr and checked_fnr (default:
     the same rates). With the check an image is called generated where its lowest logit is above the threshold, real
-    where its highest is below.
+    where its highest is below. least_colour: as in `Calibration`, not fitted.
 
     The thresholds are conformal quantiles: for a new real image like the held-out ones, the chance to reach
     `generated_from` is at most target_fpr, whatever the detector (Vovk et al. 2005; Angelopoulos & Bates 2023).
@@ -188,6 +193,7 @@ def fit_calibration(
         **asdict(alone),
         checked=checked,
         ece=_cross_fitted_ece(logits, labels, method),
+        least_colour=least_colour,
         real_images=len(real),
         generated_images=len(generated),
         fitted_on=fitted_on,

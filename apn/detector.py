@@ -42,6 +42,7 @@ class Prepared(NamedTuple):
     facts: LoadedImage | None  # of which the pixels are emptied
     corners: list[tuple[int, int]]  # (top, left) of each tile
     tiles: np.ndarray | None  # (T, S, S, 3) uint8
+    colour: float  # of the tiles: `colourfulness`
     delivered: list[np.ndarray]  # after each of DELIVERIES, the tiles of `_delivered`, uint8; empty where not asked for
     warnings: tuple[str, ...]
     error: str | None
@@ -133,14 +134,15 @@ class Detector:
         try:
             image = _open(source, options)
         except ImageError as error:
-            return Prepared(path, 0, 0, None, [], None, [], (), str(error))
+            return Prepared(path, 0, 0, None, [], None, 0.0, [], (), str(error))
         size, pixels = self.crop_size, image.pixels
         corners = tile_corners(image.height, image.width, size, TILES_PER_SIDE)
         tiles = np.stack([crop(pixels, top, left, size) for top, left in corners])
         again = [corners[i] for i in _delivered(len(corners))]
         delivered = deliver(pixels, again, size) if stability else []
         facts = image._replace(pixels=np.empty((0, 0, 3), np.uint8))  # a view would keep the whole picture alive
-        return Prepared(path, image.width, image.height, facts, corners, tiles, delivered, _warnings(image, size), None)
+        warnings, colour = _warnings(image, size), colourfulness(tiles)
+        return Prepared(path, image.width, image.height, facts, corners, tiles, colour, delivered, warnings, None)
 
     def _judge(self, images: list[Prepared], batch_size: int, brief: bool) -> Iterator[Detection]:
         """Scores all tiles together, then the re-deliveries of the images whose verdict they could overturn."""
@@ -172,17 +174,23 @@ class Detector:
         assert image.facts is not None
         logit = float(logits.mean())
         probability = self.calibration.probability(logit)
-        facts = image.facts
+        facts, least = image.facts, self.calibration.least_colour
+        verdict = self.calibration.thresholds(checked=bool(image.delivered)).verdict(probability)
+        warnings = image.warnings
+        if image.colour < least:  # what is read from colour says `real` of all that has none
+            verdict = "unsure"
+            found = f"{image.colour:.1f} of 255 grey values on average, a verdict needs {least:g}"
+            warnings = (*warnings, f"no colour: {found}; the score says nothing of black-and-white pictures")
         return Detection(
             path=image.path,
-            verdict=self.calibration.thresholds(checked=bool(image.delivered)).verdict(probability),
+            verdict=verdict,
             probability=probability,
             logit=logit,
             width=image.width,
             height=image.height,
             format=facts.format,
             frames=facts.frames,
-            warnings=image.warnings,
+            warnings=warnings,
             tiles=tuple(
                 Tile(left, top, self.crop_size, self.calibration.probability(float(one)))
                 for (top, left), one in zip(image.corners, logits, strict=True)
@@ -234,6 +242,12 @@ def _weights_sha256(folder: Path) -> str:
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
+
+
+def colourfulness(pixels: np.ndarray) -> float:
+    """How far the strongest of red, green and blue lies above the weakest in RGB pixels (..., 3) uint8: the mean, in
+    grey values of 255; 0 for black and white."""
+    return float((pixels.max(axis=-1) - pixels.min(axis=-1)).mean())
 
 
 def _delivered(tiles: int) -> list[int]:

@@ -1,6 +1,6 @@
 """Which looks of the spatial branch carry over: a table of docs/experiments.md, no network trained.
 
-    python bench/looks.py --out runs/looks [--log] [--fit centre|delivered] [--short] [--joint]
+    python bench/looks.py --out runs/looks [--log] [--fit centre|delivered] [--short] [--joint] [--colour]
 
 A look is a view of the picture, perhaps at half of its size, perhaps less what is seen of its median or of itself saved
 as JPEG, read by the mean and deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of
@@ -16,7 +16,8 @@ images:
     and aligned, generated ones aligned.
 
 Found: generated images, aligned, above the threshold that 5 % of the aligned photographs reach. Noise 5 and noise 1:
-photographs above it with noise of 5 grey values before they are aligned, and of 1 afterwards.
+photographs above it with noise of 5 grey values before they are aligned, and of 1 afterwards. --colour: black-and-white
+pictures, nearly all of which are photographs, are left out of the test.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import torch
 from delivered import QUALITY, halved
 from frozen import CORPUS, NETWORK, ROOT, logistic, weights
 from photographs import FALSE_ALARMS, SIZE
+from ship import LEAST_COLOUR
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -37,6 +39,7 @@ from apn.crops import CROP_SIZE, Pixels, center_crop
 from apn.data.samples import REAL, Sample, read_samples
 from apn.data.splits import leave_out, read_folds
 from apn.data.transforms import TrainTransform, align, jpeg, noise
+from apn.detector import colourfulness
 from apn.image import load_image
 from apn.metrics import auc
 from apn.model_config import Reference, View
@@ -193,12 +196,18 @@ def joint(seen: Sequence[np.ndarray], labels: np.ndarray, weigh: np.ndarray) -> 
     return lambda shown: model.decision_function(everything(shown))
 
 
-def judge(samples: Sequence[Sample], tables: Sequence[np.ndarray], fit: str, fits: Sequence[Fit]) -> np.ndarray:
-    """Means over the folds, fitted on one of FITTED: AUC of each of COLUMNS; then found, noise 5, noise 1."""
+def judge(
+    samples: Sequence[Sample], tables: Sequence[np.ndarray], fit: str, fits: Sequence[Fit], tested: np.ndarray
+) -> np.ndarray:
+    """Means over the folds, fitted on one of FITTED: AUC of each of COLUMNS; then found, noise 5, noise 1.
+
+    tested: (N,), which samples are, where a fold leaves them out.
+    """
     index = {sample.path: i for i, sample in enumerate(samples)}
     rows = []
     for fold in read_folds(CORPUS / "folds.json").values():
         train, test = leave_out(samples, fold.left_out_generators, fold.left_out_real_sources)
+        test = [sample for sample in test if tested[index[sample.path]]]
         mine, theirs = ([index[sample.path] for sample in part] for part in (train, test))
         crops, logits = FITTED[fit], np.zeros((len(theirs), len(WAYS)))
         labels, weigh = (np.tile(one, len(crops)) for one in ([sample.label for sample in train], weights(train)))
@@ -210,8 +219,8 @@ def judge(samples: Sequence[Sample], tables: Sequence[np.ndarray], fit: str, fit
                 logits[:, i] += decide([table[theirs, 1 + i] for table in tables]) / spread
         real = np.array([sample.label == REAL for sample in test])
         by_way = dict(zip(WAYS, logits.T, strict=True))
-        tested = np.repeat([0, 1], [real.sum(), (~real).sum()])
-        areas = [auc(tested, np.r_[by_way[a][real], by_way[b][~real]]) for a, b in COLUMNS.values()]
+        labels = np.repeat([0, 1], [real.sum(), (~real).sum()])
+        areas = [auc(labels, np.r_[by_way[a][real], by_way[b][~real]]) for a, b in COLUMNS.values()]
         threshold = np.quantile(by_way["aligned"][real], 1 - FALSE_ALARMS)
         above = [by_way["aligned"][~real], by_way["noise 5"][real], by_way["noise 1"][real]]
         rows.append([*areas, *((one > threshold).mean() for one in above)])
@@ -224,16 +233,20 @@ def main() -> None:
     parser.add_argument("--log", action="store_true", help="deviations as logarithms")
     parser.add_argument("--short", action="store_true", help="only what apn-mini has, and all block cosines")
     parser.add_argument("--joint", action="store_true", help="add a regression on all looks of a set")
+    parser.add_argument("--colour", action="store_true", help="test on pictures with colour alone")
     parser.add_argument("--fit", choices=FITTED, default="training", help="what regressions are fitted on")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
     kind = f"features{'-log' if options.log else ''}{'-short' if options.short else ''}.npz"
     tables = kept(options.out / kind, samples, (*FIVE, *COSINES) if options.short else tuple(LOOKS), log=options.log)
     fits = (one_a_look, joint) if options.joint else (one_a_look,)
+    tested = np.ones(len(samples), bool)
+    if options.colour:
+        tested = np.array([colourfulness(load_image(sample.path).pixels) >= LEAST_COLOUR for sample in samples])
     heads = ["looks", *COLUMNS, "found", "noise 5", "noise 1"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for names in SHORT if options.short else SETS:
-        found = judge(samples, [tables[name] for name in names], options.fit, fits)
+        found = judge(samples, [tables[name] for name in names], options.fit, fits, tested)
         cells = [*(f"{one:.3f}" for one in found[: len(COLUMNS)]), *(f"{one:.0%}" for one in found[len(COLUMNS) :])]
         print("| " + " | ".join(["; ".join(names), *cells]) + " |", flush=True)
 

@@ -24,7 +24,7 @@ from apn.data.samples import Sample, read_samples
 from apn.data.select import draw
 from apn.data.transforms import align
 from apn.deliveries import DELIVERIES
-from apn.detector import Detector, load
+from apn.detector import Detector, colourfulness, load
 from apn.image import load_image
 from apn.plots.averages import mean_interval
 from apn.scores import labelled_logits
@@ -39,10 +39,14 @@ RATES = (
 
 
 class Judged(NamedTuple):
-    """Logits of one image, as it is and after each of WAYS: alone, and the lowest and highest of the check."""
+    """Logits of one image, as it is and after each of WAYS: alone, and the lowest and highest of the check.
+
+    colour: `colourfulness` of all of it, as it is.
+    """
 
     label: int
     group: str
+    colour: float
     alone: tuple[float, ...]
     lowest: tuple[float, ...]
     highest: tuple[float, ...]
@@ -54,7 +58,7 @@ def judge(detector: Detector, sample: Sample, protocol: Callable[[Pixels], Pixel
     logits = [[row.logit, *(one.logit for one in row.stability)] for row in rows]
     found = np.array(logits, float)  # (1 + WAYS, 1 + re-deliveries)
     parts = (found[:, 0], found.min(axis=1), found.max(axis=1))
-    return Judged(sample.label, sample.split_group, *(tuple(part.tolist()) for part in parts))
+    return Judged(sample.label, sample.split_group, colourfulness(pixels), *(tuple(part.tolist()) for part in parts))
 
 
 def words(lowest: np.ndarray, highest: np.ndarray, calibration: Calibration, thresholds: Thresholds) -> np.ndarray:
@@ -70,18 +74,25 @@ class Images:
 
     def __init__(self, judged: Sequence[Judged]) -> None:
         self.labels, self.groups = np.array([one.label for one in judged]), np.array([one.group for one in judged])
+        self.colour = np.array([one.colour for one in judged])
         self.logits = {
             name: np.array([getattr(one, name) for one in judged]) for name in ("alone", "lowest", "highest")
         }
 
     def alone(self, calibration: Calibration) -> np.ndarray:
         """Verdicts (N, 1 + WAYS) without the check."""
-        return words(self.logits["alone"], self.logits["alone"], calibration, calibration.thresholds())
+        found = words(self.logits["alone"], self.logits["alone"], calibration, calibration.thresholds())
+        return self._with_colour(found, calibration)
 
     def checked(self, calibration: Calibration) -> np.ndarray:
         """Verdicts (N, 1 + WAYS) with it."""
         thresholds = calibration.thresholds(checked=True)
-        return words(self.logits["lowest"], self.logits["highest"], calibration, thresholds)
+        return self._with_colour(
+            words(self.logits["lowest"], self.logits["highest"], calibration, thresholds), calibration
+        )
+
+    def _with_colour(self, verdicts: np.ndarray, calibration: Calibration) -> np.ndarray:
+        return np.where((self.colour < calibration.least_colour)[:, None], "unsure", verdicts)
 
     def rows(self, calibration: Calibration) -> list[list[str]]:
         """What is called what, then what flips; each without the check and with it."""
@@ -135,7 +146,7 @@ def main() -> None:
     for fpr, fnr in RATES:
         other = fit_calibration(
             found.logits, found.labels, method=calibration.method, extremes=found.extremes,
-            checked_fpr=fpr, checked_fnr=fnr, fitted_on="",
+            checked_fpr=fpr, checked_fnr=fnr, least_colour=calibration.least_colour, fitted_on="",
         )  # fmt: skip
         cells = zip(*(ones.summary(other) for ones in images.values()), strict=True)
         shares = [" / ".join(f"{100 * one:.1f}" for one in cell) + " %" for cell in cells]

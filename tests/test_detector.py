@@ -14,7 +14,8 @@ from apn.backends import find_weights
 from apn.calibration import Calibration, Thresholds
 from apn.crops import crop, tile_corners
 from apn.deliveries import DELIVERIES, deliver
-from apn.detector import DELIVERED_TILES, Detector
+from apn.detector import DELIVERED_TILES, Detector, colourfulness
+from apn.image import load_image
 
 DEMO = sorted((Path(__file__).parent.parent / "demo" / "images").iterdir())
 SIZE = 32
@@ -31,6 +32,10 @@ def ripple_backend(crops: np.ndarray) -> np.ndarray:
     """A detector of pixel-fine stripes, which every re-delivery wipes out."""
     ripple = np.abs(np.diff(crops[..., 0].astype(float), axis=2)).mean(axis=(1, 2))
     return np.stack([np.zeros(len(crops)), ripple - 100], axis=1).astype(np.float32)
+
+
+def grey(pixels: np.ndarray) -> np.ndarray:
+    return np.repeat(np.asarray(Image.fromarray(pixels).convert("L"))[..., None], 3, axis=2)
 
 
 def make_detector(backend=brightness_backend, calibration: Calibration | None = None) -> Detector:
@@ -52,6 +57,36 @@ def png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
+
+
+def test_colourfulness_by_hand():
+    assert colourfulness(np.array([[[10, 30, 20], [7, 7, 7]]], np.uint8)) == 10
+    assert colourfulness(np.full((4, 4, 3), 255, np.uint8)) == 0
+
+
+@pytest.mark.parametrize("brief", [False, True])
+def test_a_picture_with_less_colour_than_the_calibration_knows_is_unsure(brief):
+    detector = make_detector(calibration=Calibration(least_colour=2.0))
+    dark = picture(100, 70) // 4
+    almost = grey(dark)
+    almost[:, ::2, 0] += 3  # 1.5 on average
+    rows = list(detector.detect_many([dark, grey(dark), almost, grey(255 - dark)], brief=brief))
+    assert [row.verdict for row in rows] == ["real", "unsure", "unsure", "unsure"]
+    assert [len(row.stability) for row in rows] == [4, 0, 0, 0]
+    assert rows[2].warnings == (
+        "no colour: 1.5 of 255 grey values on average, a verdict needs 2; the score says nothing of black-and-white "
+        "pictures",
+    )
+    assert rows[1].probability == make_detector().detect(grey(dark)).probability < 0.5
+    assert make_detector().detect(grey(dark)).verdict == "real"  # a calibration that knows no such bound
+
+
+def test_the_shipped_detector_says_nothing_of_black_and_white_pictures():
+    """Nearly all that it reads is colour, and the black-and-white pictures of its training were photographs."""
+    for path in DEMO:
+        row = apn.load("apn-mini").detect(grey(load_image(path).pixels), stability=False)
+        assert row.verdict == "unsure"
+        assert row.warnings[-1].startswith("no colour: 0.0 of 255")
 
 
 @pytest.mark.parametrize("shape", [(100, 70), (32, 32), (31, 400), (1, 1)])

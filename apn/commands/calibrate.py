@@ -39,6 +39,14 @@ def calibrate(
         Literal["temperature", "isotonic"],
         typer.Option(help="How logits become probabilities; isotonic is any rising curve, from a thousand images on."),
     ] = "temperature",
+    least_colour: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=255,
+            help="Pictures with less colour (mean of the strongest less the weakest of RGB, 0 to 255) are unsure.",
+        ),
+    ] = 0.0,
     weights: Weights = "apn-mini",
     backend: BackendOption = "auto",
     device: DeviceOption = "cpu",
@@ -69,6 +77,7 @@ def calibrate(
         extremes=found.extremes,
         checked_fpr=checked_fpr,
         checked_fnr=checked_fnr,
+        least_colour=least_colour,
         fitted_on=scores,
     )
     write_calibration(fitted, out)
