@@ -316,6 +316,7 @@ def test_calibrate_scores_re_deliveries_of_images(apn, tmp_path):
         assert (json.loads((tmp_path / "mine.json").read_text())["checked"] is not None) == has
 
 
+@pytest.mark.slow
 def test_export_writes_a_graph_that_detect_can_use(apn, tmp_path):
     weights = Path(__file__).parent.parent / "apn" / "weights" / "apn-mini"
     copy = tmp_path / "copy"
