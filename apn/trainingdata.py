@@ -12,7 +12,7 @@ from apn.data.layouts import parse_spec, read_data
 from apn.data.samples import REAL, Sample, require_both_classes
 from apn.data.sampling import BalancedBatches
 from apn.data.splits import Fold, leave_out, read_folds, split_by_group
-from apn.data.transforms import AlignedTransform, CentreTransform, TrainTransform, Transform
+from apn.data.transforms import AlignedTransform, CentreTransform, DeliveredTransform, TrainTransform, Transform
 from apn.data.verify import quarantine
 from apn.distributed import rank, world_size
 from apn.step import club_steps
@@ -20,6 +20,7 @@ from apn.step import club_steps
 APN_STREAM, CLUB_STREAM, LABEL_STREAM = 0, 1, 2  # random streams of batches: the two halves', the soft labels'
 EVALUATION_BATCH = 32
 SPREAD_BATCHES = 40
+LABEL_CROPS = {"centre": CentreTransform, "delivered": DeliveredTransform}  # others: training crops
 
 
 class Splits(NamedTuple):
@@ -94,8 +95,9 @@ def training_loaders(
 
 def label_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader:
     """This process's part of the batches that soft labels are fitted on."""
-    centre = CentreTransform(config.model.image_size) if config.loss.soft_label_crops == "centre" else None
-    return _loader(config, samples, LABEL_STREAM, config.loss.soft_label_batches, transform=centre)
+    chosen = LABEL_CROPS.get(config.loss.soft_label_crops)
+    transform = chosen(config.model.image_size) if chosen else None
+    return _loader(config, samples, LABEL_STREAM, config.loss.soft_label_batches, transform=transform)
 
 
 def spread_loader(config: Config, samples: Sequence[Sample]) -> BatchLoader:

@@ -24,8 +24,10 @@ def train(
     """
     from apn.config import read_config
     from apn.distributed import launched_rank
+    from apn.heap import keep_freed_memory
     from apn.train import train as run
 
+    keep_freed_memory()
     settings = read_config(config, tuple(overrides or ()))
     folder = out or (resume if resume is not None and (resume / "last").is_dir() else Path("runs") / settings.name)
     command = "apn " + " ".join(sys.argv[1:])

@@ -3,7 +3,7 @@
 All draws of a run are numbered: slot k of the run is slot k - n * batch_size of step n. The slots deal out the classes
 in turn, a class deals out its origins (generators, or real sources) in shuffled rounds, and an origin deals out its
 images in shuffled passes, so that nothing comes twice before everything came once; balanced by the "root" of sizes, an
-origin of weight n has n decks of its images. Nothing is stored in between.
+origin of weight n comes n times in a round. Nothing is stored in between.
 
 A share of each batch may be aligned pairs: a photograph and a fake made from it (`Sample.original`), drawn with one
 seed, so that a transform cuts and degrades both alike. These fakes then come in pairs only.
@@ -13,7 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -33,6 +33,13 @@ class Draw(NamedTuple):
 
     index: int  # type: ignore[assignment]  # into the samples (hides tuple.index, which nobody asks of a draw)
     seed: int  # drives every random choice of this draw's transform; in [0, 2 ** 63)
+
+
+class Origins(NamedTuple, Generic[Images]):
+    """What a class deals out: the images of each origin, and the origin of each place of a round."""
+
+    images: Sequence[Images]
+    places: np.ndarray
 
 
 class BalancedBatches(Sampler[list[Draw]]):
@@ -77,8 +84,8 @@ class BalancedBatches(Sampler[list[Draw]]):
             raise ValueError(
                 f"expected parts of a batch that hold {most} places for pairs, found {part}: no pair is divided"
             )
-        self._pairs = _aligned_pairs(samples, balance) if self.pairs else []
-        paired = {fake for photographs in self._pairs for _, fakes in photographs for fake in fakes}
+        self._pairs = _aligned_pairs(samples, balance) if self.pairs else Origins([], np.array([]))
+        paired = {fake for photographs in self._pairs.images for _, fakes in photographs for fake in fakes}
         self._classes = _classes(samples, balance, paired)
         self._permutations: dict[tuple[int, ...], tuple[int, np.ndarray]] = {}
 
@@ -105,10 +112,9 @@ class BalancedBatches(Sampler[list[Draw]]):
         return self.batch_size // self.world_size * rank - 2 * self._pairs_before(rank)
 
     def _draw_pair(self, number: int) -> tuple[Draw, Draw]:
-        turn, place = divmod(number, len(self._pairs))
-        source = self._shuffled(turn, len(self._pairs), _PAIR_SOURCES)[place]
-        photographs = self._pairs[source]
-        turn, place = divmod(turn, len(photographs))
+        source, before = self._turn(self._pairs, number, _PAIR_SOURCES)
+        photographs = self._pairs.images[source]
+        turn, place = divmod(before, len(photographs))
         photograph, fakes = photographs[self._shuffled(turn, len(photographs), _PAIR_PHOTOS, source)[place]]
         fake = fakes[self._rng(_PAIR_FAKES, number).integers(len(fakes))]
         seed = int(self._rng(_PAIR_AUGMENTATION, number).integers(2**63))
@@ -117,12 +123,18 @@ class BalancedBatches(Sampler[list[Draw]]):
     def _draw(self, slot: int) -> Draw:
         turn, label = divmod(slot, len(self._classes))
         origins = self._classes[label]
-        turn, place = divmod(turn, len(origins))
-        origin = self._shuffled(turn, len(origins), _ORIGINS, label)[place]
-        images = origins[origin]
-        turn, place = divmod(turn, len(images))
+        origin, before = self._turn(origins, turn, _ORIGINS, label)
+        images = origins.images[origin]
+        turn, place = divmod(before, len(images))
         index = images[self._shuffled(turn, len(images), _IMAGES, label, origin)[place]]
         return Draw(int(index), int(self._rng(_AUGMENTATION, slot).integers(2**63)))
+
+    def _turn(self, origins: Origins[Any], number: int, *purpose: int) -> tuple[int, int]:
+        """Whose turn draw `number` is, and how many images that origin gave before."""
+        turn, place = divmod(number, len(origins.places))
+        order = origins.places[self._shuffled(turn, len(origins.places), *purpose)]
+        origin = order[place]
+        return int(origin), turn * np.sum(order == origin) + np.sum(order[:place] == origin)
 
     def _shuffled(self, turn: int, size: int, *purpose: int) -> np.ndarray:
         """The order of round `turn` of one deck; the latest one is kept, since slots mostly come in order."""
@@ -137,7 +149,7 @@ class BalancedBatches(Sampler[list[Draw]]):
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
 
-def _aligned_pairs(samples: Sequence[Sample], balance: Balance) -> list[list[tuple[int, list[int]]]]:
+def _aligned_pairs(samples: Sequence[Sample], balance: Balance) -> Origins[list[tuple[int, list[int]]]]:
     """By real source: each photograph that fakes were made from, with its fakes, as indices of samples."""
     fakes: dict[str, list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
@@ -152,13 +164,13 @@ def _aligned_pairs(samples: Sequence[Sample], balance: Balance) -> list[list[tup
     return _weighed([sources[name] for name in sorted(sources)], balance)
 
 
-def _classes(samples: Sequence[Sample], balance: Balance, paired: Collection[int]) -> list[list[np.ndarray]]:
+def _classes(samples: Sequence[Sample], balance: Balance, paired: Collection[int]) -> list[Origins[np.ndarray]]:
     """Indices of samples by class, then origin, in the order of their names; those of fakes in pairs are left out."""
     indices = [index for index in range(len(samples)) if index not in paired]
     if balance == "none":
         if not indices:
             raise ValueError("expected samples to draw from, found none")
-        return [[np.array(indices)]]
+        return [Origins([np.array(indices)], np.zeros(1, int))]
     require_both_classes([samples[index] for index in indices])
     members: dict[tuple[int, str], list[int]] = defaultdict(list)
     for index in indices:
@@ -168,9 +180,8 @@ def _classes(samples: Sequence[Sample], balance: Balance, paired: Collection[int
     return [_weighed(origins, balance) for origins in classes]
 
 
-def _weighed(origins: list[Images], balance: Balance) -> list[Images]:
-    """Each origin as many times as its weight says: evenly, or by the square root of its size."""
-    if balance != "root":
-        return origins
+def _weighed(origins: list[Images], balance: Balance) -> Origins[Images]:
+    """Each origin as often as its weight says: evenly, or by the square root of its size."""
     smallest = min(map(len, origins))
-    return [images for images in origins for _ in range(round(math.sqrt(len(images) / smallest)))]
+    weights = [round(math.sqrt(len(images) / smallest)) if balance == "root" else 1 for images in origins]
+    return Origins(origins, np.repeat(np.arange(len(origins)), weights))

@@ -25,6 +25,13 @@ Degradation = Literal["downscale", "upscale", "history", "flip", "blur", "jpeg",
 
 ALIGNED_QUALITY = 96  # the JPEG quality most photographs of GenImage have (Grommelt et al., "Fake or JPEG?", 2024)
 
+# How `DeliveredTransform` delivers a picture.
+_DELIVERED = 0.3  # of all; with more, files as they are and aligned ones are told less well: docs/experiments.md
+_DELIVERED_FACTOR = (0.4, 1.0)
+_DELIVERED_WEBP = 0.4  # of those delivered
+_DELIVERED_QUALITY = (70, 96)
+_GRID = 16  # pixels of a block of either codec, with halved colour
+
 # Pictures on the web were scaled with all of these; a single one would become a mark of "degraded".
 _FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 
@@ -171,6 +178,29 @@ class CentreTransform:
 
     def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         return (center_crop if rng.random() < 0.5 else align)(pixels, self.size)
+
+
+@dataclass(frozen=True)
+class DeliveredTransform:
+    """Mostly as `CentreTransform`, else the centre of the picture as a web page delivers it: as large as it is, scaled
+    to half or by any factor, though to no less than a crop, and saved as JPEG or WebP. Its place on the codec's grid is
+    random."""
+
+    size: int = CROP_SIZE
+
+    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        if rng.random() >= _DELIVERED:
+            return CentreTransform(self.size)(pixels, rng)
+        factor = (1.0, 0.5, rng.uniform(*_DELIVERED_FACTOR))[rng.integers(3)]
+        side = max(min(round((self.size + _GRID) / factor), *pixels.shape[:2]), self.size)
+        image = center_crop(pixels, side)
+        if factor < 1:
+            image = resize(image, max(round(side * factor), self.size), _FILTERS[rng.integers(len(_FILTERS))])
+        if rng.random() < _DELIVERED_WEBP:
+            image = webp(image, _random_quality(_DELIVERED_QUALITY, rng))
+        else:
+            image = _random_jpeg(image, _DELIVERED_QUALITY, rng)
+        return random_crop(image, self.size, rng)
 
 
 def _random_quality(between: tuple[int, int], rng: np.random.Generator) -> int:

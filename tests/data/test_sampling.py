@@ -42,12 +42,13 @@ def test_an_odd_batch_size_is_even_over_two_steps() -> None:
     assert Counter(SAMPLES[draw.index].label for draw in first + second) == {0: 5, 1: 5}
 
 
-@pytest.mark.parametrize("balance", ["none", "class", "generator"])
+@pytest.mark.parametrize("balance", ["none", "class", "root", "generator"])
 def test_one_pass_over_a_group_has_no_repeats(balance: str) -> None:
     drawn = indices(BalancedBatches(SAMPLES, 4, 100, seed=1, balance=balance))  # type: ignore[arg-type]
     key = {
         "none": lambda i: "all",
         "class": lambda i: SAMPLES[i].label,
+        "root": lambda i: stratum(SAMPLES[i]),
         "generator": lambda i: stratum(SAMPLES[i]),
     }[balance]
     sizes = Counter(map(key, range(len(SAMPLES))))

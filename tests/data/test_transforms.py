@@ -16,6 +16,7 @@ from apn.data.transforms import (
     AlignedTransform,
     CentreTransform,
     DegradationConfig,
+    DeliveredTransform,
     NativeTransform,
     TrainTransform,
     blur,
@@ -236,6 +237,28 @@ def test_centre_crops_are_half_native_and_half_aligned() -> None:
     saved = [bool((one == aligned).all()) for one in found]
     assert all((one == (aligned if was else native)).all() for one, was in zip(found, saved, strict=True))
     assert 10 < sum(saved) < 30
+
+
+def test_most_delivered_crops_are_centre_crops_and_no_two_others_are_alike() -> None:
+    picture = noise(250, 300)
+    native, aligned = center_crop(picture, 64), jpeg(center_crop(picture, 64), 96)
+    found = [DeliveredTransform(64)(picture, rng(seed)) for seed in range(80)]
+    others = [one for one in found if not ((one == native).all() or (one == aligned).all())]
+    assert 12 < len(others) < 36
+    assert len({one.tobytes() for one in others}) == len(others)
+    assert all(one.shape == (64, 64, 3) and one.dtype == np.uint8 for one in found)
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32))
+def test_pictures_of_any_size_are_delivered(height: int, width: int, seed: int) -> None:
+    assert DeliveredTransform(32)(noise(height, width), rng(seed)).shape == (32, 32, 3)
+
+
+def test_delivery_does_not_enlarge() -> None:
+    """A picture of one crop's size has nowhere to be scaled down to: what it shows stays where it was."""
+    ramp = np.tile(np.arange(64, dtype=np.uint8)[None, :, None], (64, 1, 3))
+    for seed in range(60):
+        assert np.abs(DeliveredTransform(64)(ramp, rng(seed)).astype(int) - ramp).max() < 12
 
 
 @pytest.mark.parametrize(
