@@ -268,3 +268,23 @@ def test_pointing_at_a_mark_shows_its_picture(browser: Any, page: Path, width: i
         assert tab.evaluate("document.documentElement.scrollWidth") == width
         assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
         assert errors == []
+
+
+@pytest.mark.slow
+def test_a_picture_stays_when_the_finger_is_lifted(browser: Any, page: Path) -> None:
+    found = content(page)
+    with browser.new_context(viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True) as context:
+        tab = context.new_page()
+        tab.goto(page.as_uri())
+        canvas = tab.locator("#panels canvas").first
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        x, y = found["panels"][0]["points"][4]
+        side = box["width"] - 28
+        tab.touchscreen.tap(box["x"] + 14 + x * side, box["y"] + 14 + (1 - y) * side)
+        tab.wait_for_timeout(200)
+        assert tab.locator("#tip").is_visible()
+        assert found["images"][4][0] in tab.locator("#tip").inner_text()
+        tab.touchscreen.tap(box["x"] + 1, box["y"] + 1)  # where no mark is
+        tab.wait_for_timeout(200)
+        assert not tab.locator("#tip").is_visible()

@@ -136,7 +136,7 @@ def test_too_large_a_file_is_told_without_being_sent(page: Page) -> None:
     page.on("request", lambda request: sent.append(request.method))
     choose(page, file("large.png", bytes(2**20 + 1)))
     done(page, 1)
-    expect(page.locator("#results")).to_contain_text("this server takes up to 1048576")
+    expect(page.locator("#results")).to_contain_text("The file is larger than the 1 MB that this server takes.")
     assert "POST" not in sent
 
 
@@ -224,6 +224,64 @@ def test_a_verdict_withdrawn_for_instability_is_explained(page: Page) -> None:
     expect(page.locator("#results")).to_contain_text("0 of 1 re-deliveries agree")
 
 
+def test_a_black_and_white_picture_is_not_called_unstable(page: Page) -> None:
+    row = {"path": "a.png", "verdict": "unsure", "probability": 0.03, "width": 96, "height": 64, "frames": 1}
+    row |= {
+        "format": "PNG",
+        "error": None,
+        "warnings": ["no colour: none"],
+        "stability": [],
+        "tiles": [],
+        "metadata": {},
+    }
+    page.route("**/v1/detect", lambda route: route.fulfill(json={"detections": [row]}))
+    choose(page, file("a.png", picture()))
+    done(page, 1)
+    expect(page.locator("#results")).to_contain_text("it says nothing of this picture, so there is no verdict")
+    expect(page.locator("#results")).not_to_contain_text("delivered once more")
+
+
+def test_an_error_rate_is_not_sold_as_the_chance_of_an_error(page: Page) -> None:
+    choose(page, file("a.png", picture(255)), file("b.png", picture(0)), file("c.png", picture(128)))
+    done(page, 3)
+    sentence = page.get_by_text("That is not the chance that this verdict is wrong")
+    expect(sentence).to_have_count(2)  # of both verdicts, not of `unsure`
+
+
+def test_what_is_no_file_is_told_and_wipes_no_message(page: Page) -> None:
+    page.evaluate(
+        "document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: new DataTransfer(), bubbles: true }))"
+    )
+    status = page.get_by_role("status")
+    expect(status).to_contain_text("not a file")
+    page.evaluate(
+        "document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: new DataTransfer(), bubbles: true }))"
+    )
+    expect(status).to_contain_text("not a file")
+
+
+def test_a_file_that_cannot_be_sent_is_told_in_plain_words(page: Page) -> None:
+    page.route("**/v1/detect", lambda route: route.abort())
+    choose(page, file("a.png", picture()))
+    done(page, 1)
+    expect(page.locator("#results")).to_contain_text("the server cannot be reached, or the file cannot be read")
+
+
+def test_a_server_that_comes_back_checks_what_waits(page: Page) -> None:
+    page.route("**/v1/model", lambda route: route.abort(), times=1)
+    page.reload()
+    expect(page.get_by_role("status")).to_contain_text("Trying again")
+    choose(page, file("a.png", picture()))
+    done(page, 1)
+
+
+def test_small_limits_are_no_zeros(browser: Browser) -> None:
+    limits = {"max_upload_bytes": 500 * 2**10, "max_pixels": 500_000}
+    with running(FakeDetector(), **limits) as client:
+        for page in opened(browser, client):
+            expect(page.locator("#limits")).to_have_text("Up to 500 kB and 0.5 megapixels each.")
+
+
 def test_an_explanation_is_made_on_request_then_shown_and_hidden(browser: Browser) -> None:
     explainer = FakeExplainer()
     explainer.gate.clear()
@@ -249,6 +307,10 @@ def test_an_explanation_is_made_on_request_then_shown_and_hidden(browser: Browse
             expect(page.locator(".panels .ends span")).to_have_text(["0", "evidence", "1"])
             card.locator("summary", has_text="Bands: 1").click()
             expect(card.get_by_role("cell", name="0 to 0.4", exact=True)).to_be_visible()
+            expect(card.get_by_role("cell", name="+0.50", exact=True).first).to_be_visible()  # the effect on the logit
+            expect(card.locator("caption", has_text="Frequencies")).to_contain_text(
+                "part of 8 pixels at left 0, top 0."
+            )
             hide = card.get_by_role("button", name="Hide the explanation")
             expect(hide).to_have_attribute("aria-expanded", "true")
             hide.click()
@@ -274,6 +336,7 @@ def test_an_explanation_that_fails_is_told_and_can_be_asked_for_again(browser: B
             page.route("**/v1/explain", lambda route: route.fulfill(status=500, json={"detail": "a bug"}))
             page.get_by_role("button", name="Explain").click()
             expect(page.get_by_role("status")).to_contain_text("a.png could not be explained: a bug")
+            expect(page.locator("#results")).to_contain_text("Could not be explained: a bug")  # where it was asked for
             page.unroute("**/v1/explain")
             page.get_by_role("button", name="Explain").click()
             expect(page.locator(".panels figure")).to_have_count(1)
@@ -324,6 +387,16 @@ def test_a_locked_server_asks_for_its_token(browser: Browser) -> None:
             page.get_by_role("button", name="Use token").click()
             done(page, 1)
             expect(page.get_by_label("Access token")).to_be_hidden()
+
+
+def test_an_accepted_token_is_not_asked_for_any_more(browser: Browser) -> None:
+    with running(FakeDetector(), token="open-sesame") as client:
+        for page in opened(browser, client):
+            expect(page.get_by_role("status")).to_have_text("Please enter the access token.")
+            page.get_by_label("Access token").fill("open-sesame")
+            page.keyboard.press("Enter")
+            expect(page.get_by_label("Access token")).to_be_hidden()
+            expect(page.get_by_role("status")).to_have_text("")
 
 
 def test_a_full_queue_is_asked_again(browser: Browser) -> None:
