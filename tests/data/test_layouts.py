@@ -121,6 +121,24 @@ def test_a_folder_has_either_pair_of_names(tmp_path: Path, prefix: str, names: t
     assert paired_reals(samples, "toy") == samples[:3]
 
 
+@pytest.mark.parametrize("prefix", ["folder:", "chameleon:", ""])
+def test_a_folder_beside_the_classes_is_refused(tmp_path: Path, prefix: str) -> None:
+    make_folder(tmp_path, 1, size=8)
+    for name in ("generated_more", ".cache", "__MACOSX"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=r"no other folder than real/ and generated/ in .*; found generated_more/"):
+        read_data(f"{prefix}{tmp_path}")
+
+
+def test_chameleon_has_both_classes(tmp_path: Path) -> None:
+    make_folder(tmp_path, 1, size=8)
+    shutil.rmtree(tmp_path / "generated")
+    (tmp_path / "generated").mkdir()
+    assert {sample.label for sample in read_data(f"folder:{tmp_path}")} == {0}
+    with pytest.raises(ValueError, match=r"images of both classes in .*, found real ones only"):
+        read_data(f"chameleon:{tmp_path}")
+
+
 def test_folder_passes_a_manifest_by_and_manifest_wants_it(tmp_path: Path) -> None:
     make_folder(tmp_path, 2, size=8)
     with pytest.raises(ValueError, match=r"no manifest at .*expected a folder with manifest\.jsonl"):
