@@ -26,6 +26,7 @@ from apn.data.layouts import parse_spec, read_data
 from apn.data.names import GENIMAGE
 from apn.data.samples import GENERATED, Sample, read_manifest, write_manifest
 from apn.data.select import select
+from apn.distributed import require_one_process
 from apn.metrics import METRIC_TITLES, Metrics
 from apn.protocols import Protocol, ProtocolName
 from apn.report.build import estimate_metrics
@@ -135,8 +136,10 @@ def fill(
     """Trains and scores whatever is not there yet, then measures. One matrix a protocol.
 
     config: of every network; its data.train and fold give way to the row's samples. Raises KeyboardInterrupt where a
-    signal stopped a training (saved by then), ValueError where `out` holds a matrix of other settings or data.
+    signal stopped a training (saved by then), ValueError where `out` holds a matrix of other settings or data, and in
+    one of several processes of torchrun.
     """
+    require_one_process("a matrix")
     rows, columns = read_parts(train, test, by)
     shown = [Protocol(name, size=config.model.image_size) for name in protocols]
     files = dict(zip([*rows, *columns], _file_names([*rows, *columns]), strict=True))

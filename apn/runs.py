@@ -93,7 +93,7 @@ def kept_shortcuts(file: Path, data: str, samples: Sequence[Sample], protocols: 
             return [Shortcut(**one) for one in kept["shortcuts"]]
     found = measure_shortcuts(data, samples, protocols, seed=0)
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.unfinished")  # a kill leaves no half of a file to stumble over
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")  # a kill leaves no half of a file to stumble over
     text = json.dumps(key | {"shortcuts": [one.model_dump() for one in found]}, indent=1)
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, file)

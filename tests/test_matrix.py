@@ -164,6 +164,22 @@ def test_a_full_matrix_is_only_measured(filled: Filled, monkeypatch: pytest.Monk
     assert filled() == before
 
 
+def test_rows_that_commands_of_their_own_filled_are_the_matrix(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    native, _ = filled.matrices
+    monkeypatch.setattr(apn.runs, "train", lambda *_, **__: pytest.fail("nothing was left to do"))
+    train = f"{filled.spec},generator=GLIDE"
+    alone, _ = fill(tiny(), train, filled.spec, filled.out, accelerator="cpu", console=CONSOLE, resamples=20)
+    assert (alone.rows, alone.columns) == (("GLIDE",), native.columns)
+    assert alone.cells == (native.cells[native.rows.index("GLIDE")],)
+
+
+def test_torchrun_is_refused(genimage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(ValueError, match="a matrix runs in one process: expected no torchrun, found 2"):
+        fill(tiny(), f"genimage:{genimage}", f"genimage:{genimage}", tmp_path)
+
+
 def test_another_configuration_is_refused(filled: Filled, tmp_path: Path) -> None:
     shutil.copytree(filled.out / "runs/ADM", tmp_path / "run")
     config = read_checkpoint_config(filled.out / "runs/ADM/last")

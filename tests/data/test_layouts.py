@@ -130,6 +130,14 @@ def test_a_folder_beside_the_classes_is_refused(tmp_path: Path, prefix: str) -> 
         read_data(f"{prefix}{tmp_path}")
 
 
+def test_a_link_to_a_folder_above_brings_no_image_of_another_class(tmp_path: Path) -> None:
+    make_folder(tmp_path, 2, size=8)
+    before = read_data(tmp_path)
+    (tmp_path / "real/all").symlink_to(tmp_path)
+    (tmp_path / "real/again").symlink_to(tmp_path / "real")
+    assert read_data(tmp_path) == before
+
+
 def test_chameleon_has_both_classes(tmp_path: Path) -> None:
     make_folder(tmp_path, 1, size=8)
     shutil.rmtree(tmp_path / "generated")
