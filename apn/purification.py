@@ -275,4 +275,9 @@ def _legend(found: Sequence[Purity]) -> str:
         for probe in one.probes
         if probe.classes > 1
     )
-    return f"Balanced accuracy of linear probes (95 % interval); nats shared. {'; '.join(facts)}."
+    untold = (
+        f" –: fewer than two classes of {FOLDS} split groups."
+        if any(probe.classes < 2 for one in found for probe in one.probes)
+        else ""
+    )
+    return f"Balanced accuracy of linear probes (95 % interval); nats shared. {'; '.join(facts)}.{untold}"

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from apn.explain_figures import figure_pixels
 from apn.plots.purification import purification_figure
 from apn.purification import (
+    _NAN,
     Purity,
     _balanced,
     club_bound,
@@ -164,3 +165,11 @@ def test_the_interval_resamples_whole_groups_one_resample_at_a_time() -> None:
     ]
     found = _balanced(right, classes, groups, 100, 5)
     assert (found.low, found.high) == pytest.approx(tuple(np.percentile(shares, [2.5, 97.5])))
+
+
+def test_the_legend_says_why_a_cell_is_empty(purity: Purity) -> None:
+    assert "–" not in purity_table([purity])
+    untold = tuple(probe._replace(accuracy=_NAN, classes=1) for probe in purity.probes)
+    table = purity_table([purity._replace(probes=untold)])
+    assert table.count("| – ") == 6
+    assert table.rstrip().endswith("–: fewer than two classes of 5 split groups.")

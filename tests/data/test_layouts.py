@@ -289,6 +289,14 @@ def test_filters_of_a_spec_and_select_agree(genimage: Path) -> None:
     assert read_data(f"genimage:{genimage}", default_split="test") == everything
 
 
+def test_all_photographs_serve_a_generator_that_the_data_pair_with_none() -> None:
+    made = [Sample(Path("g"), 1, "A", "", "", "g"), Sample(Path("h"), 1, "B", "", "", "h", subset="x")]
+    samples = [*made, *(Sample(Path(name), 0, "", "", "", name, subset=name) for name in ("x", "y"))]
+    assert [str(s.path) for s in select(samples, generators=["A"])] == ["g", "x", "y"]
+    assert paired_reals(samples, "A") == samples[2:]
+    assert [str(s.path) for s in select(samples, generators=["B"])] == ["h", "x"]
+
+
 def test_photographs_of_no_subset_serve_every_generator() -> None:
     samples = [
         Sample(Path("r0"), 0, "", "", "", "r0"),
