@@ -47,6 +47,14 @@ def launched_processes() -> dict[str, Any]:
     return {"devices": local, "num_nodes": world // local, "strategy": strategy}
 
 
+def require_one_process(what: str) -> None:
+    """ValueError in a process that torchrun started beside others: each would write the same files."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and dist.is_torchelastic_launched():
+        raise ValueError(
+            f"{what} runs in one process: expected no torchrun, found {os.environ['WORLD_SIZE']} processes"
+        )
+
+
 def start(accelerator: str, precision: str) -> Fabric:
     """Fabric on this device, connected to the other processes where there are any."""
     options = precision_options(precision, device_type(accelerator))

@@ -177,9 +177,10 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(
-            f'{path}: expected {{"model": state_dict}} or a state dict of tensors, found {type(state).__name__}'
-        )
+        found = f"a {type(state).__name__}"
+        if isinstance(state, dict):
+            found += f" of {len(state)} keys, {', '.join(map(str, list(state)[:3])) or 'none'}"
+        raise ValueError(f'{path}: expected {{"model": state_dict}} or a state dict of tensors, found {found}')
     return state
 
 

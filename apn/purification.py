@@ -76,10 +76,14 @@ class Purity(NamedTuple):
 def measure_purity(
     name: str, embeddings: Embeddings, *, branch: Branch = "mean", resamples: int = 1000, seed: int = 0
 ) -> Purity:
-    """Probes and shared information of one table. Raises ValueError for fewer than 40 images."""
+    """Probes and shared information of one table. Raises ValueError for fewer than 40 images or FOLDS split groups."""
     scores = embeddings.scores
-    if len(scores.labels) < 40:
-        raise ValueError(f"expected at least 40 images to measure purification on, found {len(scores.labels)}")
+    images, groups = len(scores.labels), len(np.unique(scores.groups))
+    if images < 40 or groups < FOLDS:
+        raise ValueError(
+            f"expected at least 40 images in {FOLDS} split groups to measure purification on, found {images} in "
+            f"{groups} of {name}"
+        )
     parts = {part: embeddings.part(part, branch) for part in PARTS}
     rows = {"label": np.ones(len(scores.labels), bool), "generator": scores.labels == 1, "source": scores.labels == 0}
     targets = {"label": scores.labels, "generator": scores.generator.codes, "source": scores.source.codes}
@@ -145,9 +149,13 @@ def _balanced(right: np.ndarray, classes: np.ndarray, groups: np.ndarray, resamp
     found, total = np.zeros(shape), np.zeros(shape)
     np.add.at(found, (groups, classes), right)
     np.add.at(total, (groups, classes), 1)
-    drawn = np.random.default_rng(seed).multinomial(shape[0], np.full(shape[0], 1 / shape[0]), size=resamples)
+    rng, even = np.random.default_rng(seed), np.full(shape[0], 1 / shape[0])
+    shares = []  # (C,) a resample; one at a time, as R times G numbers of a million groups would not fit a machine
     with np.errstate(invalid="ignore"):  # a resample may lack a class
-        accuracies = np.nanmean((drawn @ found) / (drawn @ total), axis=1)  # (R,)
+        for _ in range(resamples):
+            drawn = rng.multinomial(shape[0], even).astype(float)
+            shares.append((drawn @ found) / (drawn @ total))
+    accuracies = np.nanmean(shares, axis=1)  # (R,)
     low, high = interval(accuracies[:, None])
     return Estimate(float((found.sum(axis=0) / total.sum(axis=0)).mean()), float(low[0]), float(high[0]))
 
@@ -161,6 +169,8 @@ def shared_information(
     """Both estimates for parts (N, D) each, and what they are for pairs torn apart (mean of SHUFFLES shuffles)."""
     parts = [whitened(part, components, seed) for part in (artifact, irrelevant)]
     kept = min(part.shape[1] for part in parts)
+    if not kept:  # a part that never varies tells nothing of the other
+        return Shared(0.0, 0.0, 0.0, 0.0)
     one, other = (part[:, :kept] for part in parts)
     rng = np.random.default_rng(seed)
     torn = [other[rng.permutation(len(other))] for _ in range(SHUFFLES)]
@@ -179,6 +189,8 @@ def whitened(values: np.ndarray, components: int = COMPONENTS, seed: int = 0) ->
     """
     from sklearn.decomposition import PCA
 
+    if not np.ptp(values, axis=0).any():
+        return np.empty((len(values), 0))
     found = PCA(min(components, *values.shape), random_state=seed).fit(np.asarray(values, np.float64))
     kept = found.explained_variance_ > 1e-9 * found.explained_variance_[0]
     return found.transform(values)[:, kept] / np.sqrt(found.explained_variance_[kept])
@@ -263,4 +275,9 @@ def _legend(found: Sequence[Purity]) -> str:
         for probe in one.probes
         if probe.classes > 1
     )
-    return f"Balanced accuracy of linear probes (95 % interval); nats shared. {'; '.join(facts)}."
+    untold = (
+        f" –: fewer than two classes of {FOLDS} split groups."
+        if any(probe.classes < 2 for one in found for probe in one.probes)
+        else ""
+    )
+    return f"Balanced accuracy of linear probes (95 % interval); nats shared. {'; '.join(facts)}.{untold}"

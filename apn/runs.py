@@ -4,6 +4,7 @@ What `apn matrix` and bench/compare.py repeat many times over.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,14 +30,32 @@ def train_to_end(
     training, after it was saved.
     """
     last = run / "last"
-    if last.is_dir() and read_checkpoint_config(last) != config:
-        raise ValueError(f"{run} holds a run with other settings: choose another --out, or delete it")
+    if last.is_dir() and (changed := _changed(read_checkpoint_config(last), config)):
+        raise ValueError(
+            f"{run} holds a run with other settings ({'; '.join(changed)}): choose another --out, or delete it"
+        )
     if not is_finished(config.train, run):
         resume = run if last.is_dir() else None
         result = train(config, run, resume=resume, accelerator=accelerator, command=command, console=console)
         if result.interrupted:
             raise KeyboardInterrupt
     return last
+
+
+def _changed(saved: Config, config: Config) -> list[str]:
+    """A line for each setting that differs; a path of the data is the same however it is spelt."""
+    before, now = saved.model_dump(), config.model_dump()
+    for settings in (before, now):
+        settings["data"]["train"] = os.path.abspath(settings["data"]["train"])
+    pairs = ((section, before[section], now[section]) for section in now)
+    lines = []
+    for section, was, found in pairs:
+        if isinstance(was, dict) and isinstance(found, dict):
+            names = [name for name in {**was, **found} if was.get(name) != found.get(name)]
+            lines += [f"{section}.{name} was {was.get(name)!r} and is {found.get(name)!r}" for name in names]
+        elif was != found:
+            lines.append(f"{section} was {was!r} and is {found!r}")
+    return lines
 
 
 def score_checkpoint(
@@ -74,7 +93,10 @@ def kept_shortcuts(file: Path, data: str, samples: Sequence[Sample], protocols: 
             return [Shortcut(**one) for one in kept["shortcuts"]]
     found = measure_shortcuts(data, samples, protocols, seed=0)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(key | {"shortcuts": [one.model_dump() for one in found]}, indent=1), encoding="utf-8")
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")  # a kill leaves no half of a file to stumble over
+    text = json.dumps(key | {"shortcuts": [one.model_dump() for one in found]}, indent=1)
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, file)
     return found
 
 

@@ -239,8 +239,12 @@ def test_shortcuts_are_measured_under_each_protocol(tmp_path: Path, monkeypatch:
     assert one_class.auc is None
 
 
-def test_a_file_listed_twice_is_refused(tmp_path: Path) -> None:
+def test_a_file_listed_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = make_samples(tmp_path, 3)
     refuse_repeats(samples)
     with pytest.raises(ValueError, match=r"expected each image once, found 1 listed twice, the first .*001.png"):
         refuse_repeats([*samples, samples[1]])
+    monkeypatch.chdir(tmp_path)
+    again = samples[1]._replace(path=samples[1].path.relative_to(tmp_path))
+    with pytest.raises(ValueError, match="found 1 listed twice"):
+        refuse_repeats([*samples, again])

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data.trees import make_diffusionforensics, make_genimage
+from data.trees import GENIMAGE_FOLDERS, make_diffusionforensics, make_genimage
 from rich.console import Console
 
 import apn.matrix
 import apn.runs
 import apn.train
-from apn.checkpoint import read_training
+from apn.checkpoint import read_checkpoint_config, read_training
 from apn.config import Config, validate
 from apn.data.layouts import read_data
 from apn.data.names import GENIMAGE
@@ -147,7 +147,8 @@ def test_written_tables_and_figures(filled: Filled) -> None:
     assert (filled.out / "matrix.md").read_text(encoding="utf-8") == text
     assert text.count("| trained on | Midjourney | SD v1.4 |") == 4
     assert text.count("| shortcut probe | ") == 2
-    assert "64 images a row, 0 without a score in all" in text
+    assert text.count("| real + generated | " + "4 + 4 | " * 8 + " |  |\n") == 2
+    assert "0 scores are missing in all cells together" in text
     with (filled.out / "matrix.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 2 * 8 * 8
@@ -163,10 +164,49 @@ def test_a_full_matrix_is_only_measured(filled: Filled, monkeypatch: pytest.Monk
     assert filled() == before
 
 
+def test_rows_that_commands_of_their_own_filled_are_the_matrix(filled: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
+    native, _ = filled.matrices
+    monkeypatch.setattr(apn.runs, "train", lambda *_, **__: pytest.fail("nothing was left to do"))
+    train = f"{filled.spec},generator=GLIDE"
+    alone, _ = fill(tiny(), train, filled.spec, filled.out, accelerator="cpu", console=CONSOLE, resamples=20)
+    assert (alone.rows, alone.columns) == (("GLIDE",), native.columns)
+    assert alone.cells == (native.cells[native.rows.index("GLIDE")],)
+
+
+def test_torchrun_is_refused(genimage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(ValueError, match="a matrix runs in one process: expected no torchrun, found 2"):
+        fill(tiny(), f"genimage:{genimage}", f"genimage:{genimage}", tmp_path)
+
+
 def test_another_configuration_is_refused(filled: Filled, tmp_path: Path) -> None:
     shutil.copytree(filled.out / "runs/ADM", tmp_path / "run")
-    with pytest.raises(ValueError, match=r"run holds a run with other settings: choose another --out"):
-        train_to_end(tiny(learning_rate=1e-3), tmp_path / "run", accelerator="cpu", console=CONSOLE)
+    config = read_checkpoint_config(filled.out / "runs/ADM/last")
+    other = config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": 1e-3})})
+    with pytest.raises(ValueError, match=r"\(train.learning_rate was 0.003 and is 0.001\): choose another --out"):
+        train_to_end(other, tmp_path / "run", accelerator="cpu", console=CONSOLE)
+
+
+def test_the_same_folder_by_another_spelling_of_its_path_goes_on(
+    filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = filled.matrices
+    monkeypatch.setattr(apn.runs, "train", lambda *_, **__: pytest.fail("nothing was left to do"))
+    monkeypatch.chdir(filled.out.parent)
+    monkeypatch.setattr(filled, "out", Path(filled.out.name))
+    assert filled() == before
+
+
+def test_runs_of_other_images_are_refused(filled: Filled, genimage: Path, tmp_path: Path) -> None:
+    _ = filled.matrices
+    more = tmp_path / "more"
+    shutil.copytree(genimage, more)
+    photo = next((more / "ADM").rglob("train/nature/*.JPEG"))
+    shutil.copy(photo, photo.with_name("another.JPEG"))
+    spec = f"genimage:{more},generator=ADM"
+    with pytest.raises(ValueError, match=r"runs/ADM is trained on other images, 8 listed by .*ADM.jsonl, than the 9"):
+        fill(tiny(), spec, spec, filled.out, accelerator="cpu", console=CONSOLE, resamples=20)
 
 
 def test_shortcuts_are_measured_once_for_the_same_images(
@@ -201,6 +241,20 @@ def test_no_image_is_trained_and_tested_on(genimage: Path) -> None:
     )
     assert list(rows) == list(GENIMAGE)
     assert list(columns) == ["ADM", "GLIDE"]
+
+
+def test_neither_a_spelling_nor_a_link_hides_that_an_image_is_tested_on(
+    genimage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(genimage.parent)
+    with pytest.raises(ValueError, match="64 images are both trained and tested on"):
+        read_parts(f"genimage:{genimage},split=val", f"genimage:{genimage.name},split=val", "generator")
+    for part in ("train", "val"):
+        shutil.copytree(genimage / "ADM" / GENIMAGE_FOLDERS["ADM"] / part, tmp_path / "ADM" / part)
+    photo = next((tmp_path / "ADM/train/nature").iterdir())
+    (tmp_path / "ADM/val/nature/link.JPEG").symlink_to(photo)
+    with pytest.raises(ValueError, match=r"1 images are both trained and tested on, the first .*link.JPEG"):
+        read_parts(f"genimage:{tmp_path}", f"genimage:{tmp_path}", "generator")
 
 
 def test_data_that_name_no_scene_have_no_matrix_of_scenes(genimage: Path) -> None:

@@ -141,3 +141,6 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         torch.save(content, tmp_path / "odd.pth")
         with pytest.raises(ValueError, match=r"odd.pth: expected .* a state dict of tensors, found"):
             read_official(tmp_path / "odd.pth")
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match="found a dict of 2 keys, state_dict, epoch"):
+        read_official(tmp_path / "odd.pth")

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from apn.explain_figures import figure_pixels
 from apn.plots.purification import purification_figure
 from apn.purification import (
+    _NAN,
     Purity,
+    _balanced,
     club_bound,
     knn_information,
     linear_probe,
@@ -142,3 +144,32 @@ def test_the_table_says_the_numbers_and_the_figure_draws_them(purity: Purity, tm
     assert figure_pixels(figure, 60).std() > 10
     (line,) = (line for line in figure.axes[0].get_lines() if line.get_marker() == "D")
     np.testing.assert_allclose(line.get_ydata(), [probe.value] * 2)
+
+
+def test_too_few_groups_are_refused_and_a_part_that_never_varies_shares_nothing() -> None:
+    made = made_embeddings()
+    few = made._replace(scores=made.scores._replace(groups=made.scores.groups % 4))
+    with pytest.raises(ValueError, match=r"at least 40 images in 5 split groups .* found \d+ in 4 of made"):
+        measure_purity("made", few)
+    constant = np.ones_like(made.irrelevant_spatial)
+    assert shared_information(made.artifact_spatial, constant, made.scores.groups) == (0, 0, 0, 0)
+
+
+def test_the_interval_resamples_whole_groups_one_resample_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    groups, classes, right = rng.integers(0, 30, 200), rng.integers(0, 3, 200), rng.random(200) < 0.7
+    drawn = np.random.default_rng(5).multinomial(30, np.full(30, 1 / 30), size=100)
+    shares = [
+        np.mean([(times[groups] * right)[classes == c].sum() / times[groups][classes == c].sum() for c in range(3)])
+        for times in drawn
+    ]
+    found = _balanced(right, classes, groups, 100, 5)
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(shares, [2.5, 97.5])))
+
+
+def test_the_legend_says_why_a_cell_is_empty(purity: Purity) -> None:
+    assert "–" not in purity_table([purity])
+    untold = tuple(probe._replace(accuracy=_NAN, classes=1) for probe in purity.probes)
+    table = purity_table([purity._replace(probes=untold)])
+    assert table.count("| – ") == 6
+    assert table.rstrip().endswith("–: fewer than two classes of 5 split groups.")

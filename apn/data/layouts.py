@@ -16,10 +16,17 @@ from typing import NamedTuple
 
 from apn.data.listing import describe_folder, list_images, subfolders
 from apn.data.names import GENIMAGE, genimage_generator, suggestion
-from apn.data.samples import GENERATED, REAL, Sample, read_folder, read_manifest, read_samples
+from apn.data.samples import (
+    GENERATED,
+    REAL,
+    SPLITS,
+    Sample,
+    read_folder,
+    read_manifest,
+    read_samples,
+)
 from apn.data.select import Filters, select
 
-SPLITS = ("train", "val", "test")
 SCENES = ("lsun_bedroom", "imagenet", "celebahq")  # of DiffusionForensics
 
 # ImageNet's own file names: the same photograph, wherever it lies.
@@ -147,6 +154,15 @@ def _read_leaves(leaves: Callable[[Path], Iterator[Leaf]], root: Path) -> list[S
     return [sample for leaf in leaves(root) for sample in _leaf_samples(leaf, root)]
 
 
+def _read_chameleon(root: Path) -> list[Sample]:
+    samples = read_folder(root)
+    if len({sample.label for sample in samples}) < 2:
+        raise ValueError(
+            f"expected images of both classes in {root}, found {'generated' if samples[0].label else 'real'} ones only"
+        )
+    return samples
+
+
 def _read_official(root: Path) -> list[Sample]:
     """The official code's lists; labels are 0 for real and 1 for generated there too."""
     if root.suffix.lower() != ".jsonl":
@@ -158,7 +174,7 @@ LAYOUTS = {
     "genimage": Layout("<generator>/<anything>/{train,val}/{ai,nature}", partial(_read_leaves, _genimage)),
     "diffusionforensics": Layout("<split>/<scene>/{real,<generator>}", partial(_read_leaves, _diffusionforensics)),
     "forensynths": Layout("<generator>[/<class>]/{0_real,1_fake}", partial(_read_leaves, _forensynths)),
-    "chameleon": Layout("{real,generated} or {0_real,1_fake}", read_folder),
+    "chameleon": Layout("{real,generated} or {0_real,1_fake}", _read_chameleon),
     "folder": Layout("{real[/<source>],generated[/<generator>]} or {0_real,1_fake}", read_folder),
     "manifest": Layout("JSONL or CSV with path and label", read_manifest),
     "official": Layout("JSONL with img_path and label", _read_official),

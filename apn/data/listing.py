@@ -11,10 +11,11 @@ from apn.image import IMAGE_EXTENSIONS
 def list_images(root: Path) -> Iterator[tuple[Path, str]]:
     """Image files (IMAGE_EXTENSIONS) below a folder, each with its path below it, parts joined by slashes.
 
-    By name: the files of a folder, then its folders. Hidden ones are skipped, links followed, no folder visited twice.
+    By name: the files of a folder, then its folders. Hidden ones are skipped, links followed, no folder visited twice
+    nor one that holds `root`: through it the images of another class would come in.
     ValueError for a folder that cannot be listed: a class with a part missing is another data set.
     """
-    visited: set[tuple[int, int]] = set()
+    visited = {(status.st_dev, status.st_ino) for status in map(os.stat, root.resolve().parents)}
     for here, folders, files in os.walk(root, followlinks=True, onerror=_refuse):
         status = os.stat(here)
         if (identity := (status.st_dev, status.st_ino)) in visited:

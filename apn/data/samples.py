@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apn.data.listing import describe_folder, list_images
+from apn.data.listing import describe_folder, list_images, shorten, subfolders
 
 REAL, GENERATED = 0, 1
 CLASS_FOLDERS = (("real", "generated"), ("0_real", "1_fake"))  # in the order of REAL, GENERATED
+SPLITS = ("train", "val", "test")
 MANIFEST = "manifest.jsonl"
 PATH_COLUMNS = ("path", "img_path")
 FOLDER_EXPECTED = "a folder with real/ and generated/ (or 0_real/ and 1_fake/)"
@@ -35,7 +36,7 @@ class Sample(NamedTuple):
     scene: str  # what it shows; "" where nobody said
     source: str  # where the file came from; "" where nobody said
     split_group: str  # never spans two splits (a prompt, a subject); the path as listed where nobody said
-    split: str = ""  # train, val or test, as the data set divides itself; "" where nobody said
+    split: str = ""  # one of SPLITS, as the data set divides itself; "" where nobody said
     subset: str = ""  # generated images are compared with real ones of the same subset; a real one of "" serves all
     original: str = ""  # path of the untouched photograph that a generated image was made from; "" where there is none
 
@@ -58,10 +59,19 @@ def read_samples(location: str | Path) -> list[Sample]:
 
 
 def read_folder(folder: Path, expected: str = FOLDER_EXPECTED) -> list[Sample]:
-    """Read a folder with a folder for each class, whatever else it holds. Errors as in `read_samples`."""
+    """Read a folder with a folder for each class, whatever files it holds. Errors as in `read_samples`.
+
+    Any other folder is an error: a misspelled one would leave its images out unnoticed.
+    """
     present = [names for names in CLASS_FOLDERS if all((folder / name).is_dir() for name in names)]
     if len(present) != 1:
         raise ValueError(f"no images in {folder}: expected {expected}; found {describe_folder(folder)}")
+    if others := subfolders(folder).keys() - set(present[0]):
+        classes = " and ".join(f"{name}/" for name in present[0])
+        found = shorten([f"{name}/" for name in sorted(others)])
+        raise ValueError(
+            f"expected no other folder than {classes} in {folder}, whose images would be left out; found {found}"
+        )
     return _require_some([s for label in (REAL, GENERATED) for s in _class_samples(folder, present[0], label)], folder)
 
 
@@ -90,16 +100,18 @@ def write_manifest(samples: Iterable[Sample], path: str | Path, notes: Iterable[
     """Write samples as JSONL that `read_samples` gives back; paths relative to the manifest's folder.
 
     notes: a text a sample, for a further column `note`, which readers ignore.
-    Atomic: a reader sees the old file or the new one, and a failed write leaves the old.
+    Atomic: a reader sees the old file or the new one, and a failed write leaves the old. A missing folder is made.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.parent.resolve()
     rows: Iterable[dict[str, Any]] = (_row(sample, folder) for sample in samples)
     if notes is not None:
         rows = (row | {"note": note} for row, note in zip(rows, notes, strict=True))
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
     try:
-        with open(handle, "w", encoding="utf-8") as lines:
+        # A file name may hold any bytes. Python has a stray one as \udcxx, and that is how JSON spells it too.
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as lines:
             for row in rows:
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
         os.chmod(temporary, 0o644)  # mkstemp makes a file for its owner only
@@ -179,6 +191,10 @@ def _csv_rows(manifest: Path) -> Iterator[tuple[int, Any]]:
     with open(manifest, encoding="utf-8-sig", newline="") as lines:
         rows = csv.DictReader(lines)
         for row in rows:
+            more = row.pop(None, [])
+            if any(more):  # a comma in a path, for instance: what is left of it may be another file
+                found = f"expected {len(row)} cells, found {len(row) + len(more)}: {', '.join(more)} has no column"
+                raise ValueError(f"{manifest}, line {rows.line_num}: {found}")
             label = row.get("label")
             yield rows.line_num, row | {"label": {"0": 0, "1": 1}.get((label or "").strip(), label)}
 
@@ -200,6 +216,8 @@ def _sample(row: Any, folder: Path, path_columns: Sequence[str]) -> Sample:
             raise ValueError(f"expected a text as {name}, found {text!r}")
     if label == REAL and texts["generator"]:
         raise ValueError(f"expected no generator for a real image (label 0), found {texts['generator']!r}")
+    if texts["split"] not in ("", *SPLITS):  # else what is called "testing" would be trained on
+        raise ValueError(f"expected {', '.join(SPLITS)} or nothing as split, found {texts['split']!r}")
     # The path as listed, not as resolved: splits stay the same when a data set moves to another disk.
     texts["split_group"] = texts["split_group"] or path
     if texts["original"]:

@@ -37,16 +37,18 @@ def select(
         known = {sample.generator for sample in chosen if sample.label == GENERATED}
         names = {name if name in known else genimage_generator(name) or name for name in generators}
         _require_known("generator", names, known)
-        kept = {sample.subset for sample in chosen if sample.generator in names}
-        chosen = [s for s in chosen if (s.generator in names if s.label == GENERATED else _serves(s, kept))]
+        kept = _serving(chosen, {sample.subset for sample in chosen if sample.generator in names})
+        chosen = [s for s in chosen if (s.generator in names if s.label == GENERATED else s.subset in kept)]
     return chosen
 
 
 def paired_reals(samples: Iterable[Sample], generator: str) -> list[Sample]:
-    """The real samples that images of this generator are compared with: those of its subsets, and those of none."""
+    """The real samples that images of this generator are compared with: those of its subsets and those of none, or all
+    where there is neither."""
     samples = list(samples)
     subsets = {sample.subset for sample in samples if sample.label == GENERATED and sample.generator == generator}
-    return [sample for sample in samples if sample.label == REAL and _serves(sample, subsets)]
+    kept = _serving(samples, subsets)
+    return [sample for sample in samples if sample.label == REAL and sample.subset in kept]
 
 
 def draw(samples: Sequence[Sample], limit: int | None, seed: int = 0) -> list[Sample]:
@@ -57,8 +59,10 @@ def draw(samples: Sequence[Sample], limit: int | None, seed: int = 0) -> list[Sa
     return [samples[i] for i in chosen]
 
 
-def _serves(real: Sample, subsets: Collection[str]) -> bool:
-    return real.subset == "" or real.subset in subsets
+def _serving(samples: Iterable[Sample], subsets: Collection[str]) -> set[str]:
+    """The subsets of real samples that serve generated ones of these subsets, as reports compare them."""
+    there = {sample.subset for sample in samples if sample.label == REAL}
+    return there & {"", *subsets} or there
 
 
 def _require_known(kind: str, wanted: Iterable[str], known: Collection[str]) -> None:

@@ -121,6 +121,32 @@ def test_a_folder_has_either_pair_of_names(tmp_path: Path, prefix: str, names: t
     assert paired_reals(samples, "toy") == samples[:3]
 
 
+@pytest.mark.parametrize("prefix", ["folder:", "chameleon:", ""])
+def test_a_folder_beside_the_classes_is_refused(tmp_path: Path, prefix: str) -> None:
+    make_folder(tmp_path, 1, size=8)
+    for name in ("generated_more", ".cache", "__MACOSX"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=r"no other folder than real/ and generated/ in .*; found generated_more/"):
+        read_data(f"{prefix}{tmp_path}")
+
+
+def test_a_link_to_a_folder_above_brings_no_image_of_another_class(tmp_path: Path) -> None:
+    make_folder(tmp_path, 2, size=8)
+    before = read_data(tmp_path)
+    (tmp_path / "real/all").symlink_to(tmp_path)
+    (tmp_path / "real/again").symlink_to(tmp_path / "real")
+    assert read_data(tmp_path) == before
+
+
+def test_chameleon_has_both_classes(tmp_path: Path) -> None:
+    make_folder(tmp_path, 1, size=8)
+    shutil.rmtree(tmp_path / "generated")
+    (tmp_path / "generated").mkdir()
+    assert {sample.label for sample in read_data(f"folder:{tmp_path}")} == {0}
+    with pytest.raises(ValueError, match=r"images of both classes in .*, found real ones only"):
+        read_data(f"chameleon:{tmp_path}")
+
+
 def test_folder_passes_a_manifest_by_and_manifest_wants_it(tmp_path: Path) -> None:
     make_folder(tmp_path, 2, size=8)
     with pytest.raises(ValueError, match=r"no manifest at .*expected a folder with manifest\.jsonl"):
@@ -261,6 +287,14 @@ def test_filters_of_a_spec_and_select_agree(genimage: Path) -> None:
     assert {s.split for s in read_data(f"genimage:{genimage}", default_split="train")} == {"train"}
     assert {s.split for s in read_data(f"genimage:{genimage},split=val", default_split="train")} == {"val"}
     assert read_data(f"genimage:{genimage}", default_split="test") == everything
+
+
+def test_all_photographs_serve_a_generator_that_the_data_pair_with_none() -> None:
+    made = [Sample(Path("g"), 1, "A", "", "", "g"), Sample(Path("h"), 1, "B", "", "", "h", subset="x")]
+    samples = [*made, *(Sample(Path(name), 0, "", "", "", name, subset=name) for name in ("x", "y"))]
+    assert [str(s.path) for s in select(samples, generators=["A"])] == ["g", "x", "y"]
+    assert paired_reals(samples, "A") == samples[2:]
+    assert [str(s.path) for s in select(samples, generators=["B"])] == ["h", "x"]
 
 
 def test_photographs_of_no_subset_serve_every_generator() -> None:

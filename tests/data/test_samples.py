@@ -71,6 +71,7 @@ def test_a_csv_manifest_with_a_byte_order_mark(tmp_path: Path) -> None:
         ([{"path": 3, "label": 0}], "expected a path"),
         ([{"path": "a.png", "label": 0, "generator": "sd"}], "no generator for a real image .* 'sd'"),
         ([{"path": "a.png", "label": 1, "scene": 5}], "text as scene, found 5"),
+        ([{"path": "a.png", "label": 1, "split": "testing"}], "expected train, val, test or nothing .* 'testing'"),
         ([["a.png", 0]], r"expected an object with path and label, found \['a.png', 0\]"),
         ([{"path": "a.png", "label": 0}, {"path": "x/../a.png", "label": 1}], r"line 2: .*once.*a.png on line 1"),
         ([], "no image is listed"),
@@ -88,6 +89,7 @@ def test_bad_rows_are_named(tmp_path: Path, rows: list[object], message: str) ->
         ("m.jsonl", b'{"path": "\xff.png", "label": 0}\n', "expected UTF-8"),
         ("m.csv", b"path,label\na.png,0\nb.png,fake\n", "m.csv, line 3: .* found 'fake'"),
         ("m.csv", b"path,label\na.png\n", "line 2: .* found None"),
+        ("m.csv", b"label,path\n0,a.png,\n0,b,c.png\n", "line 3: expected 2 cells, found 3: c.png has no column"),
         ("m.csv", b"path,label\na.png,0\na.png,0\n", "line 3: .* on line 2"),
         ("m.txt", b"a.png 0\n", "found a .txt file"),
         ("manifest", b"", "suffix-less"),
@@ -119,6 +121,13 @@ def test_a_written_manifest_reads_back_from_another_folder(tmp_path: Path) -> No
     write_manifest(samples, manifest)
     assert read_samples(manifest) == samples
     assert json.loads(manifest.read_text(encoding="utf-8").splitlines()[0])["path"] == "../in/a ü.png"
+
+
+def test_any_file_name_survives_a_manifest(tmp_path: Path) -> None:
+    names = [os.fsdecode(b"\xff\xfe ab.png"), 'a "b"\n\\c\u2028.png', "日.png"]
+    samples = [Sample(tmp_path / name, 0, "", "", "", name) for name in names]
+    write_manifest(samples, tmp_path / "new/folder/list.jsonl")
+    assert read_samples(tmp_path / "new/folder/list.jsonl") == samples
 
 
 def test_a_failed_write_leaves_the_old_manifest_and_no_litter(tmp_path: Path) -> None:
