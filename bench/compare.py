@@ -33,6 +33,7 @@ from apn.checkpoint import read_checkpoint_config, read_training
 from apn.config import Config, read_config, validate
 from apn.data.samples import Sample, read_samples
 from apn.data.splits import read_folds
+from apn.heap import keep_freed_memory
 from apn.metrics import Metrics
 from apn.models.build import build_network
 from apn.protocols import Protocol
@@ -52,8 +53,6 @@ OWN_TRAINING = ("learning_rate", "backbone_learning_rate", "weight_decay", "unit
 NEEDS_WEIGHTS = ("univfd", "dire")  # what is frozen in them would know nothing
 SHIPPED = "apn-mini"  # has a recipe of so many steps, at most
 NEVER = 10**9  # steps
-# One core a process trains as fast as two shared ones; and large buffers are kept, not given back after every step.
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "2000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
 SHOWN = [Protocol("native"), Protocol("aligned")]  # the same picture for every method, whatever its crops
 HALF = Threshold(0.5, "probability", "0.5")
 
@@ -128,6 +127,7 @@ def with_weights_that_can_be_had(config: Config) -> Config:
 def run_cell(cell: Cell, minutes: float, seed: int, overrides: Sequence[str], device: Device) -> None:
     """Trains and scores one method on one fold, or writes why it cannot be."""
     os.chdir(ROOT)  # the paths of configs/ start there
+    keep_freed_memory()
     cell.not_run.unlink(missing_ok=True)
     if cell.last.is_dir():
         config = read_checkpoint_config(cell.last)
@@ -152,7 +152,7 @@ def left_out(cell: Cell) -> list[Sample]:
 
 def run_all(cells: Sequence[Cell], options: argparse.Namespace) -> bool:
     """Runs what is not there, `jobs` at a time; whether all went well. Ctrl-C lets each save, and starts no other."""
-    environment = os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": str(options.threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     environment |= {"HF_HUB_OFFLINE": "1"} if options.offline else {}
     running: list[subprocess.Popen[bytes]] = []
 

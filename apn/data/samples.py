@@ -59,18 +59,18 @@ def read_samples(location: str | Path) -> list[Sample]:
 
 
 def read_folder(folder: Path, expected: str = FOLDER_EXPECTED) -> list[Sample]:
-    """Read a folder with a folder for each class, whatever files it holds. Errors as in `read_samples`.
+    """Read a folder with a folder for each class, whatever else it holds. Errors as in `read_samples`.
 
-    Any other folder is an error: a misspelled one would leave its images out unnoticed.
+    Another folder with images is an error: a misspelled one would leave them out unnoticed.
     """
     present = [names for names in CLASS_FOLDERS if all((folder / name).is_dir() for name in names)]
     if len(present) != 1:
         raise ValueError(f"no images in {folder}: expected {expected}; found {describe_folder(folder)}")
-    if others := subfolders(folder).keys() - set(present[0]):
+    others = {name: path for name, path in subfolders(folder).items() if name not in present[0]}
+    if found := [f"{name}/" for name, path in others.items() if next(list_images(path), None)]:
         classes = " and ".join(f"{name}/" for name in present[0])
-        found = shorten([f"{name}/" for name in sorted(others)])
         raise ValueError(
-            f"expected no other folder than {classes} in {folder}, whose images would be left out; found {found}"
+            f"expected no images beside {classes} in {folder}, where they would be left out; found {shorten(found)}"
         )
     return _require_some([s for label in (REAL, GENERATED) for s in _class_samples(folder, present[0], label)], folder)
 
