@@ -59,19 +59,17 @@ def read_samples(location: str | Path) -> list[Sample]:
 
 
 def read_folder(folder: Path, expected: str = FOLDER_EXPECTED) -> list[Sample]:
-    """Read a folder with a folder for each class, whatever else it holds. Errors as in `read_samples`.
+    """Read a folder with a folder for each class, whatever files it holds. Errors as in `read_samples`.
 
     Another folder with images is an error: a misspelled one would leave them out unnoticed.
     """
     present = [names for names in CLASS_FOLDERS if all((folder / name).is_dir() for name in names)]
     if len(present) != 1:
         raise ValueError(f"no images in {folder}: expected {expected}; found {describe_folder(folder)}")
-    others = {name: path for name, path in subfolders(folder).items() if name not in present[0]}
-    if found := [f"{name}/" for name, path in others.items() if next(list_images(path), None)]:
+    others = {name: other for name, other in subfolders(folder).items() if name not in present[0]}
+    if left_out := [f"{name}/" for name, other in others.items() if any(list_images(other))]:
         classes = " and ".join(f"{name}/" for name in present[0])
-        raise ValueError(
-            f"expected no images beside {classes} in {folder}, where they would be left out; found {shorten(found)}"
-        )
+        raise ValueError(f"expected images in {classes} alone, found some in {shorten(left_out)} of {folder} too")
     return _require_some([s for label in (REAL, GENERATED) for s in _class_samples(folder, present[0], label)], folder)
 
 

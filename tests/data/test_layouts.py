@@ -124,10 +124,13 @@ def test_a_folder_has_either_pair_of_names(tmp_path: Path, prefix: str, names: t
 @pytest.mark.parametrize("prefix", ["folder:", "chameleon:", ""])
 def test_images_beside_the_classes_are_refused(tmp_path: Path, prefix: str) -> None:
     make_folder(tmp_path, 1, size=8)
-    for name in ("generated_more", ".cache", "__MACOSX"):
-        shutil.copytree(tmp_path / "generated", tmp_path / name)
-    (tmp_path / "notes").mkdir()
-    with pytest.raises(ValueError, match=r"no images beside real/ and generated/ in .*; found generated_more/( \(|$)"):
+    for name in ("runs/one", ".cache", "__MACOSX"):
+        (tmp_path / name).mkdir(parents=True)
+    assert len(read_data(f"{prefix}{tmp_path}")) == 2
+    shutil.copytree(tmp_path / "generated", tmp_path / "generated_more")
+    with pytest.raises(
+        ValueError, match=r"images in real/ and generated/ alone, found some in generated_more/ of .* too"
+    ):
         read_data(f"{prefix}{tmp_path}")
 
 
