@@ -1,7 +1,7 @@
 """The data of a training run: which samples train, which validate, and the loaders of each process's part."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,10 @@ from apn.step import club_steps
 APN_STREAM, CLUB_STREAM, LABEL_STREAM = 0, 1, 2  # random streams of batches: the two halves', the soft labels'
 EVALUATION_BATCH = 32
 SPREAD_BATCHES = 40
-LABEL_CROPS = {"centre": CentreTransform, "delivered": DeliveredTransform}  # others: training crops
+LABEL_CROPS: dict[str, Callable[[int], Transform]] = {
+    "centre": CentreTransform,
+    "delivered": DeliveredTransform,
+}  # others: training crops
 
 
 class Splits(NamedTuple):

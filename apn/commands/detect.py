@@ -76,7 +76,8 @@ def parser() -> argparse.ArgumentParser:
         "--stability",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="Deliver each image a few more ways; `unsure` where verdicts disagree. Up to 5x the work; on by default.",
+        help="Deliver each image a few more ways; `unsure` where verdicts disagree. Up to 5x the work; on by default: "
+        "without it, photographs that were scaled or saved as WebP are mostly called generated.",
     )
     add("--allow-truncated", action="store_true", help="Score files that end early, with a warning.")
     add(

@@ -36,6 +36,7 @@ class Point(NamedTuple):
     auc_change: Estimate  # degraded minus clean, of the same images
     balanced_accuracy: Estimate  # at the frozen threshold
     tpr: Estimate  # share of generated images found at the frozen threshold
+    fpr: Estimate  # share of real images called generated there
     decision_flips: Estimate  # share of images whose decision at the frozen threshold is another one than clean
     verdict_flips: Estimate  # the same for the verdict: real, unsure or generated
 
@@ -57,6 +58,7 @@ POINT_TITLES = {
     "auc_change": "AUC change",
     "balanced_accuracy": "balanced accuracy",
     "tpr": "TPR at the threshold",
+    "fpr": "FPR there",
     "decision_flips": "decision flips",
     "verdict_flips": "verdict flips",
 }
@@ -117,6 +119,7 @@ class _Bootstrap:
             auc_change=_estimate(change, aucs - self._clean(clean)),
             balanced_accuracy=_estimate(_balanced_accuracy(rows, chosen), balanced),
             tpr=wilson(rows.called[chosen][found], groups[found]),
+            fpr=wilson(rows.called[chosen][~found], groups[~found]),
             decision_flips=wilson(rows.called[chosen] != rows.called[clean], groups),
             verdict_flips=wilson(rows.verdicts[chosen] != rows.verdicts[clean], groups),
         )

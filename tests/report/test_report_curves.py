@@ -72,6 +72,7 @@ def test_numbers_are_those_of_the_images_counted_by_hand(tmp_path: Path) -> None
     assert point.auc_change.value == pytest.approx(roc_auc_score(labels, after) - roc_auc_score(labels, before))
     assert point.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(labels, after >= 0.6))
     assert point.tpr.value == pytest.approx((after[labels == 1] >= 0.6).mean())
+    assert point.fpr.value == pytest.approx((after[labels == 0] >= 0.6).mean())
     assert point.decision_flips.value == pytest.approx(((before >= 0.6) != (after >= 0.6)).mean())
     verdicts = [np.digitize(values, [0.4, 0.6]) for values in (before, after)]
     assert point.verdict_flips.value == pytest.approx((verdicts[0] != verdicts[1]).mean())
