@@ -19,6 +19,7 @@ from apn.evaluate import data_sha256, measure_shortcuts, score_samples, show, ta
 from apn.protocols import Protocol
 from apn.scoretable import Shortcut, read_facts
 from apn.train import is_finished, train
+from apn.wholefile import write_whole
 
 
 def train_to_end(
@@ -47,9 +48,9 @@ def _changed(saved: Config, config: Config) -> list[str]:
     before, now = saved.model_dump(), config.model_dump()
     for settings in (before, now):
         settings["data"]["train"] = os.path.abspath(settings["data"]["train"])
-    pairs = ((section, before[section], now[section]) for section in now)
     lines = []
-    for section, was, found in pairs:
+    for section, found in now.items():
+        was = before[section]
         if isinstance(was, dict) and isinstance(found, dict):
             names = [name for name in {**was, **found} if was.get(name) != found.get(name)]
             lines += [f"{section}.{name} was {was.get(name)!r} and is {found.get(name)!r}" for name in names]
@@ -92,11 +93,7 @@ def kept_shortcuts(file: Path, data: str, samples: Sequence[Sample], protocols: 
         if {name: kept[name] for name in key} == key:
             return [Shortcut(**one) for one in kept["shortcuts"]]
     found = measure_shortcuts(data, samples, protocols, seed=0)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")  # a kill leaves no half of a file to stumble over
-    text = json.dumps(key | {"shortcuts": [one.model_dump() for one in found]}, indent=1)
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, file)
+    write_whole(file, json.dumps(key | {"shortcuts": [one.model_dump() for one in found]}, indent=1).encode())
     return found
 
 

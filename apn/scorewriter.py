@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from apn.data.samples import Sample
 from apn.scoretable import METADATA_KEY, SCHEMA, TableFacts, read_facts
+from apn.wholefile import write_whole
 
 PART_ROWS, PART_SECONDS = 4096, 10.0  # a kill loses at most this
 TODO, SCORED, FAILED = 0, 1, 2
@@ -124,10 +125,7 @@ class ScoreWriter:
         """Says what the parts are scores of, before the first of them is there."""
         signature = self._parts / _SIGNATURE
         if not signature.is_file():
-            self._parts.mkdir(parents=True, exist_ok=True)
-            unfinished = signature.with_suffix(".unfinished")
-            unfinished.write_text(self._facts.model_dump_json(), encoding="utf-8")
-            os.replace(unfinished, signature)
+            write_whole(signature, self._facts.model_dump_json().encode())
 
     def _earlier(self, columns: list[str] | None = None) -> list[pa.Table]:
         """The finished table, if there is one, and the parts after it, with the job of each row."""

@@ -24,6 +24,7 @@ from apn.data.samples import GENERATED, MANIFEST, REAL, Sample, write_manifest
 from apn.image import ImageError, load_image
 from apn.models.autoencoders import Autoencoder, SmallAutoencoder, fit, open_autoencoder, reconstruct
 from apn.threads import ahead as map_ahead
+from apn.wholefile import write_whole
 
 FIT_CROP, FIT_PHOTOS, FIT_CROPS = 64, 4, 4  # a batch: so many crops of each of so many photographs
 JPEG, LOSSLESS = ".jpg", ".webp"
@@ -104,9 +105,7 @@ def save_like(pixels: Pixels, original: Path, stem: Path) -> Path:
         else:
             image.save(file, "WEBP", lossless=True, method=2)
             path = _with(stem, LOSSLESS)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_bytes(file.getvalue())
-    os.replace(unfinished, path)
+    write_whole(path, file.getvalue())
     return path
 
 

@@ -6,12 +6,10 @@ import pytest
 from hypothesis import settings
 
 from apn.cli import main
-from apn.heap import keep_freed_memory
 
 # A shared machine may stall for seconds, which says nothing about the code; the same examples every time.
 settings.register_profile("apn", deadline=None, derandomize=True)
 settings.load_profile("apn")
-keep_freed_memory()  # half of the time of what trains
 
 
 @pytest.fixture

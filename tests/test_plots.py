@@ -238,6 +238,15 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+def place_of(tab: Any, found: dict[str, Any], image: int) -> tuple[float, float]:
+    """Where on the screen the first panel has this image's mark."""
+    canvas = tab.locator("#panels canvas").first
+    canvas.scroll_into_view_if_needed()
+    box, (x, y) = canvas.bounding_box(), found["panels"][0]["points"][image]
+    side = box["width"] - 28
+    return box["x"] + 14 + x * side, box["y"] + 14 + (1 - y) * side
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1280])
 def test_pointing_at_a_mark_shows_its_picture(browser: Any, page: Path, width: int) -> None:
@@ -250,12 +259,7 @@ def test_pointing_at_a_mark_shows_its_picture(browser: Any, page: Path, width: i
         tab.on("console", lambda message: errors.append(message.text))
         tab.goto(page.as_uri())
         tab.wait_for_timeout(200)
-        canvas = tab.locator("#panels canvas").first
-        canvas.scroll_into_view_if_needed()
-        box = canvas.bounding_box()
-        x, y = found["panels"][0]["points"][4]
-        side = box["width"] - 28
-        tab.mouse.move(box["x"] + 14 + x * side, box["y"] + 14 + (1 - y) * side)
+        tab.mouse.move(*place_of(tab, found, 4))
         tip = tab.locator("#tip")
         assert tip.is_visible()
         assert found["images"][4][0] in tip.inner_text()
@@ -276,15 +280,11 @@ def test_a_picture_stays_when_the_finger_is_lifted(browser: Any, page: Path) -> 
     with browser.new_context(viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True) as context:
         tab = context.new_page()
         tab.goto(page.as_uri())
-        canvas = tab.locator("#panels canvas").first
-        canvas.scroll_into_view_if_needed()
-        box = canvas.bounding_box()
-        x, y = found["panels"][0]["points"][4]
-        side = box["width"] - 28
-        tab.touchscreen.tap(box["x"] + 14 + x * side, box["y"] + 14 + (1 - y) * side)
+        tab.touchscreen.tap(*place_of(tab, found, 4))
         tab.wait_for_timeout(200)
         assert tab.locator("#tip").is_visible()
         assert found["images"][4][0] in tab.locator("#tip").inner_text()
+        box = tab.locator("#panels canvas").first.bounding_box()
         tab.touchscreen.tap(box["x"] + 1, box["y"] + 1)  # where no mark is
         tab.wait_for_timeout(200)
         assert not tab.locator("#tip").is_visible()

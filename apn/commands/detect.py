@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="Deliver each image a few more ways; `unsure` where verdicts disagree. Up to 5x the work; on by default: "
-        "without it, photographs that were scaled or saved as WebP are mostly called generated.",
+        "without it, most photographs that were scaled to half or saved as WebP are called generated.",
     )
     add("--allow-truncated", action="store_true", help="Score files that end early, with a warning.")
     add(

@@ -38,9 +38,11 @@ def matrix(
     Ctrl-C stops it; the same command goes on where it was, in the middle of a training or of a table of scores.
     """
     from apn.config import read_config
+    from apn.heap import keep_freed_memory
     from apn.matrix import fill, markdown, write_matrices
     from apn.protocols import PROTOCOLS
 
+    keep_freed_memory()
     settings = read_config(config, tuple(overrides or ()))
     wanted = [str(name) for name in protocol or (MatrixProtocol.NATIVE, MatrixProtocol.ALIGNED)]
     try:

@@ -16,15 +16,7 @@ from typing import NamedTuple
 
 from apn.data.listing import describe_folder, list_images, subfolders
 from apn.data.names import GENIMAGE, genimage_generator, suggestion
-from apn.data.samples import (
-    GENERATED,
-    REAL,
-    SPLITS,
-    Sample,
-    read_folder,
-    read_manifest,
-    read_samples,
-)
+from apn.data.samples import GENERATED, REAL, SPLITS, Sample, read_folder, read_manifest, read_samples
 from apn.data.select import Filters, select
 
 SCENES = ("lsun_bedroom", "imagenet", "celebahq")  # of DiffusionForensics

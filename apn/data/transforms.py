@@ -17,6 +17,7 @@ from PIL import Image, ImageFilter
 
 from apn.config import DegradationConfig
 from apn.crops import CROP_SIZE, Pixels, center_crop, random_crop
+from apn.deliveries import GRID
 
 Transform = Callable[[Pixels, np.random.Generator], Pixels]
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
@@ -30,7 +31,6 @@ _DELIVERED = 0.3  # of all; with more, files as they are and aligned ones are to
 _DELIVERED_FACTOR = (0.4, 1.0)
 _DELIVERED_WEBP = 0.4  # of those delivered
 _DELIVERED_QUALITY = (70, 96)
-_GRID = 16  # pixels of a block of either codec, with halved colour
 
 # Pictures on the web were scaled with all of these; a single one would become a mark of "degraded".
 _FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
@@ -192,7 +192,7 @@ class DeliveredTransform:
         if rng.random() >= _DELIVERED:
             return CentreTransform(self.size)(pixels, rng)
         factor = (1.0, 0.5, rng.uniform(*_DELIVERED_FACTOR))[rng.integers(3)]
-        side = max(min(round((self.size + _GRID) / factor), *pixels.shape[:2]), self.size)
+        side = max(min(round((self.size + GRID) / factor), *pixels.shape[:2]), self.size)
         image = center_crop(pixels, side)
         if factor < 1:
             image = resize(image, max(round(side * factor), self.size), _FILTERS[rng.integers(len(_FILTERS))])

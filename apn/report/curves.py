@@ -36,7 +36,7 @@ class Point(NamedTuple):
     auc_change: Estimate  # degraded minus clean, of the same images
     balanced_accuracy: Estimate  # at the frozen threshold
     tpr: Estimate  # share of generated images found at the frozen threshold
-    fpr: Estimate  # share of real images called generated there
+    fpr: Estimate  # share of real images called generated at the frozen threshold
     decision_flips: Estimate  # share of images whose decision at the frozen threshold is another one than clean
     verdict_flips: Estimate  # the same for the verdict: real, unsure or generated
 
@@ -58,7 +58,7 @@ POINT_TITLES = {
     "auc_change": "AUC change",
     "balanced_accuracy": "balanced accuracy",
     "tpr": "TPR at the threshold",
-    "fpr": "FPR there",
+    "fpr": "FPR at the threshold",
     "decision_flips": "decision flips",
     "verdict_flips": "verdict flips",
 }

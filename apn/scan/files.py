@@ -1,16 +1,15 @@
 """Files here and elsewhere: any address that fsspec knows, and a folder of results whose files are never half there."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from apn.provenance import clean
+from apn.wholefile import UNFINISHED, write_whole
 
 
 class UnreachableError(ValueError):
@@ -121,33 +120,16 @@ class Store:
                 self.remove(f"{folder}/{name}".lstrip("/"))
 
 
-UNFINISHED = ".unfinished"  # the end of such a name
 _TRIES = 3  # at a file that is swept away before it is finished
 
 
 def _write_locally(path: Path, content: bytes) -> None:
     for _ in range(_TRIES):
         try:
-            _write_and_rename(path, content)
+            write_whole(path, content)
             return
         except FileNotFoundError:  # another run on the same OUT has just removed what is unfinished
             continue
         except OSError as error:
             raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
     raise ValueError(f"{path} cannot be written: it was removed {_TRIES} times at it. Has another run the same --out?")
-
-
-def _write_and_rename(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: a worker that is thought dead may still be writing the same file.
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}{UNFINISHED}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:  # a full disk, Ctrl-C
-        with suppress(OSError):  # of the two errors the first says what is wrong
-            unfinished.unlink(missing_ok=True)
-        raise

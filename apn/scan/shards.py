@@ -12,8 +12,9 @@ from itertools import takewhile
 from pydantic import BaseModel
 
 from apn.scan.entries import Entry, Rows, Tar, decode, encode, images_of
-from apn.scan.files import UNFINISHED, Store
+from apn.scan.files import Store
 from apn.scan.sample import draw_sample
+from apn.wholefile import UNFINISHED
 
 FOLDER = "shards"
 LISTING = f"{FOLDER}/listing.json"

@@ -204,20 +204,18 @@ def test_a_picture_that_the_browser_cannot_show_still_has_its_findings(page: Pag
     expect(page.locator(".verdict")).to_have_text("Looks AI-generated")
 
 
-def test_a_verdict_withdrawn_for_instability_is_explained(page: Page) -> None:
-    deliveries = [{"name": "JPEG 75", "probability": 0.2, "verdict": "real"}]
-    row = {"path": "a.png", "verdict": "unsure", "probability": 0.9, "logit": 2, "width": 96, "height": 64, "frames": 1}
-    row |= {
-        "format": "PNG",
-        "error": None,
-        "warnings": ["not stable"],
-        "stability": deliveries,
-        "tiles": [],
-        "metadata": {},
-    }
+def show_unsure(page: Page, **facts: Any) -> None:
+    """What the page makes of such a row for one picture."""
+    row = {"path": "a.png", "verdict": "unsure", "width": 96, "height": 64, "frames": 1, "format": "PNG", "error": None}
+    row |= {"tiles": [], "metadata": {}} | facts
     page.route("**/v1/detect", lambda route: route.fulfill(json={"detections": [row]}))
     choose(page, file("a.png", picture()))
     done(page, 1)
+
+
+def test_a_verdict_withdrawn_for_instability_is_explained(page: Page) -> None:
+    deliveries = [{"name": "JPEG 75", "probability": 0.2, "verdict": "real"}]
+    show_unsure(page, probability=0.9, logit=2, warnings=["not stable"], stability=deliveries)
     expect(page.locator(".verdict")).to_have_text("Unsure")
     expect(page.locator("#results")).to_contain_text("By itself the probability says “Looks AI-generated”")
     expect(page.locator("#results")).to_contain_text("Warning: not stable")
@@ -225,18 +223,7 @@ def test_a_verdict_withdrawn_for_instability_is_explained(page: Page) -> None:
 
 
 def test_a_black_and_white_picture_is_not_called_unstable(page: Page) -> None:
-    row = {"path": "a.png", "verdict": "unsure", "probability": 0.03, "width": 96, "height": 64, "frames": 1}
-    row |= {
-        "format": "PNG",
-        "error": None,
-        "warnings": ["no colour: none"],
-        "stability": [],
-        "tiles": [],
-        "metadata": {},
-    }
-    page.route("**/v1/detect", lambda route: route.fulfill(json={"detections": [row]}))
-    choose(page, file("a.png", picture()))
-    done(page, 1)
+    show_unsure(page, probability=0.03, warnings=["no colour: none"], stability=[])
     expect(page.locator("#results")).to_contain_text("it says nothing of this picture, so there is no verdict")
     expect(page.locator("#results")).not_to_contain_text("delivered once more")
 

@@ -1,0 +1,25 @@
+"""Files that are never half there, whenever their writer is killed."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+UNFINISHED = ".unfinished"  # the end of the name of what is still being written; a dot begins it
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Readers see the old file or the new one, on disk too. Missing folders are made; errors leave nothing behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own: a worker that is thought dead may still be writing the same file.
+    unfinished = path.with_name(f".{path.name}.{uuid4().hex}{UNFINISHED}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:  # a full disk, Ctrl-C
+        with suppress(OSError):  # of the two errors the first says what is wrong
+            unfinished.unlink(missing_ok=True)
+        raise
