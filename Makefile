@@ -4,6 +4,8 @@ BIN = .venv/bin
 # One marker file a kind of install: made again when the dependencies change.
 LIGHT = .venv/.light
 FULL = .venv/.full
+# The tests of one file stay together, for what they set up once; files run beside each other, one a core.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo setup test test-slow check format bench aligned weights clean
 help:
@@ -32,16 +34,16 @@ demo: $(LIGHT)
 	$(BIN)/apn detect demo/images
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 format: setup
 	$(BIN)/ruff format .

@@ -63,6 +63,12 @@ def crop_share(pixels: Pixels, share: float) -> Pixels:
     return pixels[top : top + rows, left : left + columns].copy()
 
 
+def shift(pixels: Pixels, cut: float) -> Pixels:
+    """Without `cut` rows at the top and columns at the left: an earlier JPEG's grid starts elsewhere. 1 pixel stays."""
+    top, left = (min(int(cut), side - 1) for side in pixels.shape[:2])
+    return pixels[top:, left:].copy()
+
+
 def grey(pixels: Pixels, share: float) -> Pixels:
     """`share` of the way, 0 .. 1, to the luma of ITU-R BT.601 (Pillow's and JPEG's grey); (H, W, 3) stays."""
     luma = pixels @ np.array([0.299, 0.587, 0.114])
@@ -131,6 +137,7 @@ GRID: dict[str, Degradation] = {
         Degradation("resize_down", "factor of both sides", (0.9, 0.75, 0.5, 0.25), _rescale),
         Degradation("resize_up", "factor of both sides", (1.25, 1.5, 2), _rescale),
         Degradation("crop", "share of both sides kept", (0.9, 0.75, 0.5), lambda p, share, _: crop_share(p, share)),
+        Degradation("shift", "pixels cut from the top and the left", (1, 4, 8), lambda p, cut, _: shift(p, cut)),
         Degradation("grey", "share of colour taken", (0.5, 1), lambda p, share, _: grey(p, share)),
         Degradation("gamma_bright", "exponent", (0.8, 0.65, 0.5), _gamma),
         Degradation("gamma_dark", "exponent", (1.25, 1.5, 2), _gamma),

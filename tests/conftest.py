@@ -1,6 +1,11 @@
 """Being here puts this folder on the import path: `golden_rule` and `tiny` serve the tests of every folder."""
 
+import os
 import sys
+
+# Beside each other, the workers of pytest-xdist share the processor: before anything reads how many threads to start.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // workers, 1)))
 
 import pytest
 from hypothesis import settings

@@ -74,7 +74,7 @@ def test_pictures_of_any_size_come_through(height: int, width: int, cell: Cell) 
     assert min(changed.shape) >= 1
 
 
-@pytest.mark.parametrize("name", sorted(GRID.keys() - {"crop", "screenshot"}))
+@pytest.mark.parametrize("name", sorted(GRID.keys() - {"crop", "shift", "screenshot"}))
 def test_damage_grows_with_the_level(name: str) -> None:
     """PSNR falls; of the clean image it is infinite. Cut and framed pictures have no pixel to compare."""
     pixels = picture()
@@ -132,6 +132,7 @@ def test_resizes_and_crops_have_the_size_they_say() -> None:
             changed = degrade(pixels, Cell(name, level), "")
             assert changed.shape == (round(100 * level), round(160 * level), 3)
     np.testing.assert_array_equal(degradations.crop_share(pixels, 0.5), pixels[25:75, 40:120])
+    np.testing.assert_array_equal(degrade(pixels, Cell("shift", 4), ""), pixels[4:, 4:])
 
 
 def test_grey_is_pillows_and_half_of_it_lies_half_way() -> None:
