@@ -16,6 +16,8 @@ import httpx
 import pytest
 from serving import FakeDetector, FakeExplainer, part, picture, running, wait_until
 
+from apn.words import printable, probability_words
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
@@ -129,6 +131,20 @@ def test_a_file_name_stays_text(page: Page) -> None:
     expect(page.locator("#results h3")).to_have_text(HOSTILE)
     assert page.locator("#results h3 *").count() == 0
     assert page.title() == "apn: AI-generated or photograph?"
+
+
+def test_names_are_shown_as_everywhere_else(page: Page) -> None:
+    names = ["café 日本 😀.jpg", "9.41\u202fPM\u00a0.png", "photo\u202egpj.exe", "a\u2066b\u200bc\ufeffd\u3164e.png"]
+    names += ["a\x1b[31m\n\r\t\x85\u2028.png", "a\U000e0041\\.png"]
+    assert page.evaluate("names => names.map(printable)", names) == [printable(name) for name in names]
+    choose(page, file("photo\u202egpj.exe", b"no picture"))
+    done(page, 1)
+    expect(page.locator("#results h3")).to_have_text(r"photo\u202egpj.exe")
+
+
+def test_probabilities_are_written_as_everywhere_else(page: Page) -> None:
+    some = [0, 0.00049, 0.0005, 0.5, 0.9994, 0.9995, 1]
+    assert page.evaluate("some => some.map(score)", some) == [probability_words(one) for one in some]
 
 
 def test_too_large_a_file_is_told_without_being_sent(page: Page) -> None:
