@@ -55,4 +55,6 @@ def explain(
             continue
         files = write_explanation(explanation, out, names.name(str(image)), {Format(kind) for kind in wanted}, detector)
         typer.echo(f"{printable(str(image))}: {verdict_line(explanation.detection)} -> {files[0]}")
+        for warning in explanation.detection.warnings:
+            typer.echo(f"    {warning}")
     sys.exit(failed > 0)
