@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
 from apn.commands import UsageError
+from apn.words import printable
 
 # The extra that brings a package; the rest of what a command can miss is in `torch`.
 EXTRAS = {
@@ -152,5 +153,5 @@ def _flush() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"apn: {message}", file=sys.stderr)
+    print("\n".join(map(printable, f"apn: {message}".split("\n"))), file=sys.stderr)
     sys.exit(code)

@@ -179,8 +179,11 @@ class Detector:
         warnings = image.warnings
         if image.colour < least:  # what is read from colour says `real` of all that has none
             verdict = "unsure"
-            found = f"{image.colour:.1f} of 255 grey values on average, a verdict needs {least:g}"
-            warnings = (*warnings, f"no colour: {found}; the score says nothing of black-and-white pictures")
+            found = f"{image.colour:.1f} of 255 grey values, a verdict needs {least:g}"
+            warning = (
+                f"no colour: what was scored is black and white or nearly so ({found}); of that the score says nothing"
+            )
+            warnings = (*warnings, warning)
         return Detection(
             path=image.path,
             verdict=verdict,
@@ -263,7 +266,7 @@ def _settle(row: Detection, deliveries: tuple[Delivery, ...]) -> Detection:
         return replace(row, stability=deliveries)
     ways = ", ".join(f"{delivery.name}: {delivery.verdict}" for delivery in differing)
     unsure: Verdict = "unsure"
-    warning = f"not stable: {row.verdict} as it is, but after another delivery {ways}"
+    warning = f"not stable: {row.verdict} as it is, but not when saved, resized or shifted once more ({ways})"
     return replace(row, verdict=unsure, stability=deliveries, warnings=(*row.warnings, warning))
 
 

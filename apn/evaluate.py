@@ -6,7 +6,7 @@ Dimensions: N samples. Labels: 0 real, 1 generated.
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from apn.detector import BATCH_SIZE, Detector
 from apn.image import LoadedImage
 from apn.protocols import Protocol
 from apn.scoretable import Shortcut, TableFacts, Thresholds
-from apn.scorewriter import Condition, ScoreWriter
+from apn.scorewriter import Condition, ScoreWriter, earlier_facts
 
 HEADERS_PROBED, FILES_PROBED = 20_000, 2000  # images of the shortcut probe: files as they are; those made in memory
 
@@ -135,6 +135,22 @@ def measure_shortcuts(data: str, samples: Sequence[Sample], protocols: Iterable[
             low, high = told.interval
             found.append(Shortcut(data=data, protocol=protocol.title, auc=told.auc, low=low, high=high))
     return found
+
+
+def shortcuts_of(
+    out: Path,
+    by_spec: Mapping[str, Sequence[Sample]],
+    samples: Sequence[Sample],
+    protocols: Iterable[Protocol],
+    seed: int,
+) -> tuple[Shortcut, ...]:
+    """`measure_shortcuts` of each spec's samples, or what an earlier run of the same samples found and left in `out`:
+    a run that goes on, or has nothing left to do, does not measure again."""
+    earlier = earlier_facts(out)
+    if earlier is not None and earlier.shortcuts and earlier.data_sha256 == data_sha256(samples):
+        return earlier.shortcuts
+    protocols = list(protocols)
+    return tuple(one for spec, part in by_spec.items() for one in measure_shortcuts(spec, part, protocols, seed))
 
 
 def data_sha256(samples: Iterable[Sample]) -> str:

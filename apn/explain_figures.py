@@ -21,6 +21,7 @@ from apn.explain_bands import Band, BandEvidence
 from apn.explain_parts import AMPLITUDE, OPACITY, Part, Scale, all_parts
 from apn.explanations import Explanation
 from apn.report.canvas import INK, LINE, QUIET, shorten, styled
+from apn.words import probability_words
 
 WIDTH = 7.2  # inches: across both columns of a paper
 MARGIN, GAP = 0.12, 0.16
@@ -36,14 +37,9 @@ def verdict_line(detection: Detection) -> str:
     """The verdict and its probability in words."""
     if detection.verdict is None or detection.probability is None:
         return f"no verdict: {detection.error}"
-    return f"{VERDICTS[detection.verdict]}, probability {_score(detection.probability)} of being AI-generated"
-
-
-def _score(probability: float) -> str:
-    # Three digits never round to certainty.
-    if probability < 0.0005:
-        return "<0.001"
-    return ">0.999" if probability >= 0.9995 else f"{probability:.3f}"
+    return (
+        f"{VERDICTS[detection.verdict]}, probability {probability_words(detection.probability)} of being AI-generated"
+    )
 
 
 def explanation_figure(

@@ -15,6 +15,7 @@ from apn.explain_figures import explanation_figure, spectrum_figure
 from apn.explain_parts import Part, all_parts
 from apn.explanations import Explanation
 from apn.report.canvas import save_figure
+from apn.words import as_utf8
 
 LONGEST_NAME = 120  # bytes: file systems allow 255, and endings come after it
 
@@ -93,7 +94,7 @@ def _save_parts(parts: Sequence[Part], folder: Path) -> list[Path]:
 def explanation_json(explanation: Explanation, detector: Detector) -> dict[str, Any]:
     """Verdict, tiles, heat-map peaks and bands as JSON values; frequencies in cycles per pixel, 0 to 0.5 and signed."""
     row = explanation.detection.to_dict()
-    row["path"] = row["path"].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    row["path"] = as_utf8(row["path"])
     return {
         "model": {"name": detector.name, "version": detector.version, "sha256": detector.sha256},
         "detection": row,

@@ -127,7 +127,7 @@ def band_parts(bands: BandEvidence) -> list[Part]:
 def _images(bands: BandEvidence, rank: int) -> list[Part]:
     band = bands.bands[rank]
     label = f"band {band.index + 1}"
-    contrast = "Contrast stretched to what there is; grey is the middle."
+    contrast = "Contrast stretched to what there is; grey is the middle of each colour."
     return [
         Part(
             f"purified-{rank + 1}",
@@ -153,8 +153,11 @@ def overlay(explanation: Explanation, colours: np.ndarray) -> np.ndarray:
 
 
 def stretch(image: np.ndarray) -> np.ndarray:
-    """(S, S, 3) of any range -> [0, 1] with the median at 0.5, the same factor for all colours."""
-    image = image - np.median(image)
+    """(S, S, 3) of any range -> [0, 1], the median of each colour at 0.5, the same factor for all colours.
+
+    A band may keep frequency 0 of one colour alone; without the medians the picture would be flat in that colour.
+    """
+    image = image - np.median(image, axis=(0, 1))
     largest = np.percentile(np.abs(image), STRETCH)
     return np.clip(0.5 + image / (2 * max(float(largest), 1e-6)), 0, 1)
 

@@ -42,6 +42,13 @@ _SIGNATURES = (
     ("PPM", re.compile(rb"P[1-6Ff]\s")),
     ("ICO", re.compile(rb"\0\0\x01\0[^\0]\0")),
 )
+# What people take for an image: for the error, in this order.
+_OTHERS = (
+    ("a PDF document", re.compile(rb"%PDF")),
+    ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL)),
+    ("a web page or an SVG drawing", re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|svg|\?xml)", re.IGNORECASE)),
+    ("text", re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+\Z")),
+)
 _PLUGINS = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "TIFF": "Tiff", "JPEG2000": "Jpeg2K"}
 
 _SLOW_PIXELS = 4_000_000  # for decoders that Pillow has in Python only: up to 8 s
@@ -156,7 +163,8 @@ def _sniff(file: BinaryIO) -> str:
     name = next((name for name, signature in _SIGNATURES if signature.match(head)), None)
     if name is None:
         known = ", ".join(name for name, _ in _SIGNATURES)
-        raise ImageError(f"not an image of a known kind ({known}): the file starts with {head[:12]!r}")
+        found = next((words for words, pattern in _OTHERS if pattern.match(head)), "other data")
+        raise ImageError(f"not an image of a known kind ({known}): the file holds {found}, whatever its name says")
     # The generic brand `mif1` says "see the compatible brands".
     if name == "HEIF" and any(brand in head[16 : int.from_bytes(head[:4])] for brand in (b"avif", b"avis")):
         name = "AVIF"

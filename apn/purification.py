@@ -8,7 +8,9 @@ held-out images, and a k-nearest-neighbour one that training never saw (Kraskov,
 Dimensions: N images, D embedding size, P principal components, G split groups, C classes, R resamples.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +73,19 @@ class Purity(NamedTuple):
     def probe(self, target: str, part: str) -> Probe:
         (found,) = (one for one in self.probes if (one.target, one.part) == (target, part))
         return found
+
+
+def table_names(tables: Sequence[Path]) -> list[str]:
+    """A name for each table: that of its file, after those of as many folders as tell all apart (`run1/last`).
+
+    Raises ValueError for a table that is given twice.
+    """
+    paths = [Path(os.path.abspath(table)).with_suffix("") for table in tables]
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"expected each table of embeddings once, found {', '.join(map(str, tables))}")
 
 
 def measure_purity(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from apn.detection import Detection
+from apn.words import as_utf8, printable, probability_words
 
 COLUMNS = (
     "path", "verdict", "probability", "logit", "width", "height", "format", "frames", "error", "warnings", "stability",
@@ -16,12 +17,6 @@ COLUMNS = (
 )  # fmt: skip
 COLOURS = {"generated": "\x1b[31m", "real": "\x1b[32m", "unsure": "\x1b[33m", "error": "\x1b[35m"}
 RESET = "\x1b[0m"
-
-
-def printable(text: str) -> str:
-    """Safe on a terminal and in UTF-8: control characters and undecodable bytes of file names are replaced."""
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 class RowWriter(Protocol):
@@ -37,7 +32,7 @@ class JsonRows:
         self._file = file
 
     def write(self, row: Detection) -> None:
-        fields = {**row.to_dict(), "path": row.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")}
+        fields = {**row.to_dict(), "path": as_utf8(row.path)}
         self._file.write(json.dumps(fields) + "\n")
         self._file.flush()
 
@@ -55,7 +50,7 @@ class CsvRows:
         self._writer.writerow(
             json.dumps(cell)
             if isinstance(cell, tuple | dict) and cell
-            else printable(str(cell))
+            else as_utf8(str(cell))
             if cell
             else _empty(cell)
             for cell in cells
@@ -80,7 +75,7 @@ class TableRows:
             self._file.write(f"{'verdict':<10} {'probability':>11}  {'size':<13} {'format':<8} file\n")
             self._started = True
         verdict = row.verdict or "error"
-        score = "" if row.probability is None else f"{row.probability:.3f}"
+        score = "" if row.probability is None else probability_words(row.probability)
         size = "" if row.width is None else f"{row.width} x {row.height}"
         word = f"{verdict:<10}"
         if self._colour:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from apn.data.samples import Sample
 from apn.scoretable import METADATA_KEY, SCHEMA, TableFacts, read_facts
 from apn.wholefile import write_whole
+from apn.words import as_utf8
 
 PART_ROWS, PART_SECONDS = 4096, 10.0  # a kill loses at most this
 TODO, SCORED, FAILED = 0, 1, 2
@@ -160,12 +161,12 @@ class ScoreWriter:
         samples = [self._samples[job % len(self._samples)] for job in jobs]
         conditions = [self._conditions[job // len(self._samples)] for job in jobs]
         columns: dict[str, Sequence[Any]] = {
-            "path": [_text(str(sample.path)) for sample in samples],
+            "path": [as_utf8(str(sample.path)) for sample in samples],
             "label": [sample.label for sample in samples],
             "logit": logits,
             "probability": probabilities,
-            "error": [None if error is None else _text(error) for error in errors],
-            **{name: [_text(getattr(sample, name)) for sample in samples] for name in _TEXTS},
+            "error": [None if error is None else as_utf8(error) for error in errors],
+            **{name: [as_utf8(getattr(sample, name)) for sample in samples] for name in _TEXTS},
             **{name: [getattr(condition, name) for condition in conditions] for name in Condition._fields},
             **{field.name: [values.get(field.name) for values in further] for field in self._further},
         }
@@ -196,8 +197,3 @@ def _write_whole(table: pa.Table, path: Path) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     pq.write_table(table, unfinished, compression="zstd", row_group_size=2**18)
     os.replace(unfinished, path)
-
-
-def _text(text: str) -> str:
-    """Parquet holds UTF-8; a file name may hold any bytes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,6 +1,6 @@
 """The gallery of docs/explanations.md: ten images of our own making or of clear licence on one sheet.
 
-    python bench/gallery.py [--weights apn-mini] [--out docs/images-of-explanations/gallery.png]
+    python bench/gallery.py [--weights apn-mini] [--out docs/images-of-explanations/gallery.jpg]
 
 Five photographs and five pictures that no camera took: the eight images of demo/ (demo/README.md has their licences),
 scikit-learn's sample photograph china.jpg ("Some rights reserved by danielbuechele", CC BY 2.0, cut), and its
@@ -101,7 +101,7 @@ def square(pixels: np.ndarray) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="apn-mini")
-    parser.add_argument("--out", type=Path, default=Path("docs/images-of-explanations/gallery.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images-of-explanations/gallery.jpg"))
     parser.add_argument("--fit-steps", type=int, default=1000)
     options = parser.parse_args()
     model, detector = load_model(find_weights(options.weights)), apn.load(options.weights)
@@ -111,7 +111,9 @@ def main() -> None:
             for column in rows(Path(folder), options.fit_steps)
         ]
     options.out.parent.mkdir(exist_ok=True)
-    Image.fromarray(figure_pixels(sheet(explained), DPI)).save(options.out, optimize=True)
+    Image.fromarray(figure_pixels(sheet(explained), DPI)).save(
+        options.out, quality=QUALITY, subsampling=0, optimize=True
+    )
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB")
 
 

@@ -41,10 +41,11 @@ def main() -> None:
     folders = [find_weights(name) for name in options.checkpoints]
     if options.untrained:
         folders.insert(0, untrained(folders[0], options.out))
-    tables = []
-    for folder in folders:
-        tables.append(options.out / f"{folder.name}-{read_training(folder)['step']}.parquet")
-        embed([options.data], tables[-1], heat_maps=False, limit=options.images, weights=str(folder))
+    tables = [options.out / f"{folder.name}-{read_training(folder)['step']}.parquet" for folder in folders]
+    if len(set(tables)) < len(tables):  # a second one would be refused as another's table, or taken for the first
+        parser.error("expected checkpoints of other names or steps each: rename the folders of those that share both")
+    for folder, table in zip(folders, tables, strict=True):
+        embed([options.data], table, heat_maps=False, limit=options.images, weights=str(folder))
     purification(tables, options.out)
 
 

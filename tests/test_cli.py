@@ -1,6 +1,7 @@
 """The commands as their users type them: rows, files and exit codes."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -143,13 +144,24 @@ def test_csv_holds_the_numbers_of_json(apn, tmp_path):
 
 
 def test_hostile_file_names_reach_the_terminal_as_plain_text(tmp_path, capsys):
-    row = Detection(path="a\x1b[31m\n\udcff.jpg", error="line\nbreak")
-    for writer in (TableRows(sys.stdout), CsvRows(sys.stdout), JsonRows(sys.stdout)):
+    name = "a\x1b[31m\n\u202egpj.exe\udcff.jpg"
+    row = Detection(path=name, error="line\nbreak")
+    for writer in (TableRows(sys.stdout), JsonRows(sys.stdout)):
         writer.write(row)
-    printed = capsys.readouterr().out
-    assert "\x1b" not in printed
-    assert "\udcff" not in printed
-    assert len(printed.splitlines()) == 2 + 1 + 2 + 1  # table: header, row, note; csv: header, row; one JSON line
+    table, as_json = capsys.readouterr().out.split("\n{")
+    assert table.splitlines()[1].endswith(r" a\x1b[31m\n\u202egpj.exe\udcff.jpg")
+    assert table.splitlines()[2].strip() == r"line\nbreak"
+    kept = name.replace("\udcff", "\N{REPLACEMENT CHARACTER}")  # programs get the name as it is, as far as UTF-8 can
+    assert json.loads("{" + as_json)["path"] == kept
+    file = io.StringIO(newline="")
+    CsvRows(file).write(row)
+    file.seek(0)
+    assert next(csv.DictReader(file))["path"] == kept
+
+
+def test_an_error_on_the_terminal_hides_nothing_of_a_name(apn):
+    code, _, err = apn("detect", CAT, "--csv", "a\u202egpj.png")
+    assert (code, r"--csv a\u202egpj.png: expected" in err) == (2, True)
 
 
 def test_zero_is_a_number_in_csv_and_nothing_is_an_empty_cell(capsys):

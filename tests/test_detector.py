@@ -74,8 +74,8 @@ def test_a_picture_with_less_colour_than_the_calibration_knows_is_unsure(brief):
     assert [row.verdict for row in rows] == ["real", "unsure", "unsure", "unsure"]
     assert [len(row.stability) for row in rows] == [4, 0, 0, 0]
     assert rows[2].warnings == (
-        "no colour: 1.5 of 255 grey values on average, a verdict needs 2; the score says nothing of black-and-white "
-        "pictures",
+        "no colour: what was scored is black and white or nearly so (1.5 of 255 grey values, a verdict needs 2); of "
+        "that the score says nothing",
     )
     assert rows[1].probability == make_detector().detect(grey(dark)).probability < 0.5
     assert make_detector().detect(grey(dark)).verdict == "real"  # a calibration that knows no such bound
@@ -86,7 +86,7 @@ def test_the_shipped_detector_says_nothing_of_black_and_white_pictures():
     for path in DEMO:
         row = apn.load("apn-mini").detect(grey(load_image(path).pixels), stability=False)
         assert row.verdict == "unsure"
-        assert row.warnings[-1].startswith("no colour: 0.0 of 255")
+        assert row.warnings[-1].startswith("no colour: what was scored is black and white or nearly so (0.0 of 255")
 
 
 @pytest.mark.parametrize("shape", [(100, 70), (32, 32), (31, 400), (1, 1)])

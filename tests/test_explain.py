@@ -140,6 +140,9 @@ def test_an_image_of_a_band_is_stretched_around_its_middle() -> None:
     image = np.array([-0.2, 0.0, 0.0, 0.0, 0.1])[:, None, None] * np.ones((5, 1, 3))
     np.testing.assert_allclose(stretch(image)[[0, 1, 4], 0, 0], [0, 0.5, 0.75], atol=0.01)
     np.testing.assert_allclose(stretch(np.full((4, 4, 3), 7.0)), 0.5)
+    np.testing.assert_allclose(
+        stretch(image + np.array([0, 9, 0])), stretch(image), atol=1e-9
+    )  # frequency 0 of green alone
 
 
 def test_file_names_are_safe_and_no_two_alike() -> None:

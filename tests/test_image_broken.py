@@ -15,7 +15,11 @@ from apn.image import ImageError, load_image
 
 
 def test_what_is_no_image_says_so(tmp_path: Path) -> None:
-    for data, message in ((b"", "empty"), (b"Dear Sir, \n", "known kind.*Dear Sir"), (b"%PDF-1.7", "known kind")):
+    for data, message in (
+        (b"", "empty"),
+        (b"Dear Sir, \n", "known kind.*: the file holds text, whatever"),
+        (b"%PDF-1.7", "known kind.*a PDF document"),
+    ):
         (path := tmp_path / "picture.jpg").write_bytes(data)
         for source in (data, path):
             with pytest.raises(ImageError, match=message):

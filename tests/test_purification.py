@@ -19,6 +19,7 @@ from apn.purification import (
     measure_purity,
     purity_table,
     shared_information,
+    table_names,
     whitened,
 )
 
@@ -173,3 +174,11 @@ def test_the_legend_says_why_a_cell_is_empty(purity: Purity) -> None:
     table = purity_table([purity._replace(probes=untold)])
     assert table.count("| – ") == 6
     assert table.rstrip().endswith("–: fewer than two classes of 5 split groups.")
+
+
+def test_tables_of_one_file_name_are_told_apart_by_their_folders() -> None:
+    assert table_names([Path("runs/a/last.parquet"), Path("x.parquet")]) == ["last", "x"]
+    same = [Path("runs/a/last.parquet"), Path("runs/b/last.parquet")]
+    assert table_names(same) == ["a/last", "b/last"]
+    with pytest.raises(ValueError, match=r"each table of embeddings once, found x.parquet, y/../x.parquet"):
+        table_names([Path("x.parquet"), Path("y/../x.parquet")])

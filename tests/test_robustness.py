@@ -110,6 +110,7 @@ def test_the_command_scores_the_grid_and_goes_on_where_it_was(
     full = scores.take(scores.degradation.where("grey") & scores.level.where("1") & ~scores.failed)
     assert clean.paths.to_pylist() == full.paths.to_pylist()
     assert (clean.logits != full.logits).all()
+    monkeypatch.setattr("apn.evaluate.probe", lambda *_, **__: pytest.fail("the probe was measured already"))
     assert run(monkeypatch, *arguments) == 1
     assert f"{5 * conditions} of {5 * conditions} rows were there" in capsys.readouterr().out
 

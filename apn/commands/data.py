@@ -48,7 +48,8 @@ def verify(
     """
     from apn.data.samples import write_manifest
     from apn.data.verify import quarantine as sort_out
-    from apn.rows import open_progress, printable
+    from apn.rows import open_progress
+    from apn.words import printable
 
     samples = _samples(spec, split, generators, scenes)
     with open_progress(len(samples)) as advance:
@@ -161,7 +162,7 @@ def _summary_tables(found: "Summary") -> "list[Table]":
     from rich.markup import escape
 
     from apn.data.summary import QUANTILES
-    from apn.rows import printable
+    from apn.words import printable
 
     images = sum(row.images for row in found.rows)
     titles = {"label": "class", "origin": "generator, or source", "scene": "scene", "split": "split"}

@@ -24,8 +24,6 @@ from apn.commands.options import (
 
 if TYPE_CHECKING:
     from apn.data.samples import Sample
-    from apn.protocols import Protocol
-    from apn.scoretable import Shortcut
 
 
 PROTOCOL_HELP = (
@@ -76,7 +74,7 @@ def score(
     code 1 if any.
     """
     from apn.detector import load
-    from apn.evaluate import refuse_repeats, score_samples, show, table_facts
+    from apn.evaluate import refuse_repeats, score_samples, shortcuts_of, show, table_facts
     from apn.protocols import PROTOCOLS, Protocol
     from apn.rows import open_progress
 
@@ -102,7 +100,7 @@ def score(
         limit=limit,
         seed=seed,
         command="apn " + shlex.join(sys.argv[1:]),
-        shortcuts=_shortcuts(out, by_spec, samples, protocols, seed) if probe else (),
+        shortcuts=shortcuts_of(out, by_spec, samples, protocols, seed) if probe else (),
     )
     with open_progress(len(samples) * len(shown)) as advance:
         counts = score_samples(
@@ -176,16 +174,3 @@ def _chosen(
     samples = draw(chosen, limit, seed)
     kept = set(samples)
     return samples, {spec: [sample for sample in part if sample in kept] for spec, part in read.items()}
-
-
-def _shortcuts(
-    out: Path, by_spec: "dict[str, list[Sample]]", samples: "list[Sample]", protocols: "list[Protocol]", seed: int
-) -> "tuple[Shortcut, ...]":
-    """Measured once: a run that goes on, or has nothing left to do, takes what the earlier one found."""
-    from apn.evaluate import data_sha256, measure_shortcuts
-    from apn.scorewriter import earlier_facts
-
-    earlier = earlier_facts(out)
-    if earlier is not None and earlier.shortcuts and earlier.data_sha256 == data_sha256(samples):
-        return earlier.shortcuts
-    return tuple(one for spec, part in by_spec.items() for one in measure_shortcuts(spec, part, protocols, seed))

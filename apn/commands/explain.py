@@ -38,7 +38,7 @@ def explain(
     from apn.explain_files import FileNames, Format, write_explanation
     from apn.explanations import explain as run
     from apn.image import ImageError, find_images
-    from apn.rows import printable
+    from apn.words import printable
 
     wanted, known = {part.strip() for part in formats.split(",")}, {kind.value for kind in Format}
     if not wanted <= known:
@@ -55,4 +55,6 @@ def explain(
             continue
         files = write_explanation(explanation, out, names.name(str(image)), {Format(kind) for kind in wanted}, detector)
         typer.echo(f"{printable(str(image))}: {verdict_line(explanation.detection)} -> {files[0]}")
+        for warning in explanation.detection.warnings:
+            typer.echo(f"    {warning}")
     sys.exit(failed > 0)

@@ -7,7 +7,7 @@ import typer
 
 from apn.commands import UsageError
 from apn.commands.options import SeedOption
-from apn.rows import printable
+from apn.words import printable
 
 
 def plot(

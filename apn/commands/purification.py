@@ -23,12 +23,12 @@ def purification(
     """
     from apn.embeddings import read_embeddings
     from apn.plots.purification import purification_figure
-    from apn.purification import measure_purity, purity_table
+    from apn.purification import measure_purity, purity_table, table_names
     from apn.report.canvas import save_figure
 
     found = [
-        measure_purity(table.stem, embeddings, branch=branch, resamples=resamples, seed=seed)
-        for table in tables
+        measure_purity(name, embeddings, branch=branch, resamples=resamples, seed=seed)
+        for name, table in zip(table_names(tables), tables, strict=True)
         for embeddings in [read_embeddings(table)]
         for branch in ("mean", "spatial", "frequency")
     ]

@@ -50,7 +50,7 @@ def robustness(
     from apn.data.layouts import read_data
     from apn.data.select import draw, select
     from apn.detector import load
-    from apn.evaluate import measure_shortcuts, refuse_repeats, score_samples, table_facts
+    from apn.evaluate import refuse_repeats, score_samples, shortcuts_of, table_facts
     from apn.protocols import Protocol
     from apn.robustness import show_degraded
     from apn.rows import open_progress
@@ -63,11 +63,7 @@ def robustness(
     applied = Protocol(protocol, size=detector.crop_size)
     shown = show_degraded(applied, names)
     drawn = set(samples)
-    shortcuts = [
-        found
-        for spec, part in by_spec.items()
-        for found in measure_shortcuts(spec, [sample for sample in part if sample in drawn], [applied], seed)
-    ]
+    by_spec = {spec: [sample for sample in part if sample in drawn] for spec, part in by_spec.items()}
     facts = table_facts(
         detector,
         samples,
@@ -76,7 +72,7 @@ def robustness(
         limit=limit,
         seed=seed,
         command="apn " + shlex.join(sys.argv[1:]),
-        shortcuts=shortcuts,
+        shortcuts=shortcuts_of(out, by_spec, samples, [applied], seed),
     )
     with open_progress(len(samples) * len(shown)) as advance:
         counts = score_samples(

@@ -11,6 +11,7 @@ Labels come from these names or this column only, never from the order of a dire
 import csv
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ class Sample(NamedTuple):
     original: str = ""  # path of the untouched photograph that a generated image was made from; "" where there is none
 
 
+# Half of a UTF-16 pair, which no file can be named by; those of \udc80 to \udcff stand for bytes of a name.
+_LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _TEXTS = tuple(name for name in Sample._fields if name not in ("path", "label"))
 
 
@@ -212,6 +215,9 @@ def _sample(row: Any, folder: Path, path_columns: Sequence[str]) -> Sample:
     for name, text in texts.items():
         if not isinstance(text, str):
             raise ValueError(f"expected a text as {name}, found {text!r}")
+    for name, text in {"path": path, **texts}.items():
+        if lone := _LONE_SURROGATE.search(text):
+            raise ValueError(f"expected text as {name}, found half a character ({ascii(lone[0])[1:-1]}) in {text!a}")
     if label == REAL and texts["generator"]:
         raise ValueError(f"expected no generator for a real image (label 0), found {texts['generator']!r}")
     if texts["split"] not in ("", *SPLITS):  # else what is called "testing" would be trained on

@@ -18,6 +18,7 @@ from apn.plots.groups import COLOURS, Colour, Groups, group
 from apn.report.mistakes import thumbnail
 from apn.threads import ahead
 from apn.version import __version__
+from apn.words import printable, probability_words
 
 SIDE, QUALITY = 96, 70  # of a thumbnail: pixels of its longer side, JPEG quality
 
@@ -86,6 +87,6 @@ def _images(embeddings: Embeddings) -> list[list[str]]:
         origin = [column.names[column.codes[row]] for column in (scores.generator, scores.source, scores.scene)]
         label = "generated" if scores.labels[row] else "real"
         told = ", ".join(dict.fromkeys(filter(None, [label, *origin])))
-        probability = f"probability {scores.probabilities[row]:.3f}"
-        lines.append(["/".join(PurePath(path.as_py()).parts[-2:]), told, probability])
+        probability = f"probability {probability_words(scores.probabilities[row])}"
+        lines.append([printable("/".join(PurePath(path.as_py()).parts[-2:])), printable(told), probability])
     return lines

@@ -17,6 +17,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from apn.words import printable
+
 INK, QUIET, LINE = "#1d1f21", "#5a5f67", "#d9dadb"
 REAL, GENERATED = "#0072b2", "#d55e00"  # blue and vermilion, as on the detector's own page
 SERIES = (REAL, GENERATED, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -85,8 +87,8 @@ def series_style(index: int) -> dict[str, Any]:
 
 
 def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
-    """At most `longest` printable characters, the middle left out: both ends of a name tell it apart."""
-    label = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in label)
+    """At most `longest` characters that can be seen, the middle left out: both ends of a name tell it apart."""
+    label = printable(label)
     if len(label) <= longest:
         return label
     head = (longest - 1) // 2

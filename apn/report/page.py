@@ -1,7 +1,8 @@
 """The report as one HTML file that needs nothing else: numbers, figures and thumbnails stand in it.
 
 Everything that comes from outside (names of files, generators and detectors, errors) passes through the template's
-escaping; only figures, which Matplotlib has escaped, are put in as they are.
+escaping, and what cannot be seen of it is spelt out; only figures, which Matplotlib has escaped, are put in as they
+are.
 """
 
 import re
@@ -19,9 +20,10 @@ from apn.report.canvas import legend_svg, save_png, svg
 from apn.report.curves import Curve, measure_curves, write_curves
 from apn.report.environment import environment
 from apn.report.mistakes import Mistake, worst
-from apn.report.results import Report, Table
+from apn.report.results import ONE_SCORE, Report, Table
 from apn.scoretable import Scores
 from apn.version import __version__
+from apn.words import printable, probability_words
 
 if TYPE_CHECKING:
     from apn.report.explained import Explained, Explainer
@@ -87,6 +89,7 @@ def write_page(
         "subtitle": views.subtitle(report),
         "keys": views.keys(report),
         "thresholds": views.thresholds(report),
+        "one_score": ONE_SCORE,
         "warnings": views.warnings(report),
         "headline": [views.side_by_side(report), *views.comparisons(report)],
         "by_group": list(_group_blocks(report, draw)),
@@ -109,7 +112,14 @@ def write_page(
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
-    return jinja2.Environment(loader=loader, autoescape=True, **options).get_template("page.html")
+    environment = jinja2.Environment(loader=loader, autoescape=True, finalize=_seen, **options)
+    environment.filters["probability"] = probability_words
+    return environment.get_template("page.html")
+
+
+def _seen(value: Any) -> Any:
+    """Texts with what is hidden in them spelt out; figures and what the template made are markup already."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _sections(context: dict[str, Any]) -> Iterator[tuple[str, str]]:

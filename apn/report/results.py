@@ -7,6 +7,11 @@ from typing import Literal, NamedTuple
 
 from apn.metrics import Metrics
 
+ONE_SCORE = (
+    "One score an image decides here. apn detect checks stability as well, unless told --no-stability, and has "
+    "thresholds of its own for that: it calls other shares of images generated or real."
+)
+
 
 class Estimate(NamedTuple):
     """A number with its 95 % bootstrap interval; nan where undefined."""

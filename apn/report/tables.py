@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from apn.metrics import LOWER_IS_BETTER, METRIC_TITLES
-from apn.report.results import Estimate, Failure, PairedTest, Report, Row, Table
+from apn.report.results import ONE_SCORE, Estimate, Failure, PairedTest, Report, Row, Table
+from apn.words import printable
 
 EVERY_METRIC = {
     "ranking": ("auc", "ap", "tpr_at_1", "tpr_at_5", "eer"),
@@ -145,6 +146,7 @@ def _rest(report: Report) -> list[str]:
         blocks.append(_grid(title, ["detector", "protocol", "file", "reason"], rows))
     else:
         blocks.append("Every image has a score.")
+    blocks.append(ONE_SCORE)
     blocks.append(
         f"Intervals: 95 %, bootstrap over split groups, {report.resamples} resamples, seed {report.seed}. Oracle "
         "accuracy: best threshold on the test set itself. Shortcut probe: the label told from file facts alone."
@@ -197,12 +199,12 @@ def _bold(estimates: Sequence[Estimate], lower: bool) -> list[str]:
 
 
 def _grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> str:
-    lines = [f"## {title}", "", _line(header), _line(["---"] * len(header)), *map(_line, rows)]
+    lines = [f"## {printable(title)}", "", _line(header), _line(["---"] * len(header)), *map(_line, rows)]
     return "\n".join([*lines, "", note] if note else lines)
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(str(one).replace("|", "\\|").replace("\n", " ") for one in cells) + " |"
+    return "| " + " | ".join(printable(str(one)).replace("|", "\\|") for one in cells) + " |"
 
 
 def _page(blocks: Sequence[str]) -> str:

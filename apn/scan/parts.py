@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from apn.detection import Detection, Verdict
 from apn.scan.files import Store
 from apn.scan.tally import Tally, kind_of, shortened
+from apn.words import as_utf8
 
 FOLDER = "parts"
 ROWS_AT_ONCE = 4096  # of a part that are held as Python values
@@ -56,7 +57,7 @@ class Row(NamedTuple):
 def to_row(name: str, found: Detection, sha256: str | None, model: str) -> Row:
     """What is kept of a detection."""
     return Row(
-        path=_text(name),
+        path=as_utf8(name),
         sha256=sha256,
         verdict=found.verdict,
         probability=found.probability,
@@ -67,7 +68,7 @@ def to_row(name: str, found: Detection, sha256: str | None, model: str) -> Row:
         # The detector tries deliveries where the verdict is not `unsure`, and makes it so where they disagree.
         stable=found.verdict != "unsure" if found.stability else None,
         warnings=",".join(warning.partition(":")[0] for warning in found.warnings),
-        error=None if found.error is None else _text(found.error),
+        error=None if found.error is None else as_utf8(found.error),
         model=model,
     )
 
@@ -119,8 +120,3 @@ def _table(rows: list[Row]) -> pa.Table:
 
 def _column(values: Iterable[object], kind: pa.DataType) -> pa.Array:
     return pa.array(list(values), kind)
-
-
-def _text(text: str) -> str:
-    """Parquet holds UTF-8; a file name may hold any bytes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -74,6 +74,11 @@ def test_a_csv_manifest_with_a_byte_order_mark(tmp_path: Path) -> None:
         ([{"path": "a.png", "label": 1, "split": "testing"}], "expected train, val, test or nothing .* 'testing'"),
         ([["a.png", 0]], r"expected an object with path and label, found \['a.png', 0\]"),
         ([{"path": "a.png", "label": 0}, {"path": "x/../a.png", "label": 1}], r"line 2: .*once.*a.png on line 1"),
+        (
+            [{"path": "a\ud83d.png", "label": 0}],
+            r"m.jsonl, line 1: .*as path, .*half a character \(.ud83d\) in 'a.ud83d",
+        ),
+        ([{"path": "a.png", "label": 1, "generator": "\udfff"}], "line 1: .*as generator, found half a character"),
         ([], "no image is listed"),
     ],
 )

@@ -191,4 +191,4 @@ def test_long_names_keep_both_ends() -> None:
     assert shorten("short") == "short"
     assert shorten("generator_a_very_long_name_v1", 11) == "gener…me_v1"
     assert len(shorten("x" * 99)) == 30
-    assert shorten("a\nb\udcff") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}"
+    assert shorten("a\nb\udcff") == r"a\nb\udcff"

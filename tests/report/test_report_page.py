@@ -19,13 +19,14 @@ from PIL import Image
 
 from apn.report.build import build_report
 from apn.report.page import Draw, write_page
-from apn.report.results import Report
+from apn.report.results import ONE_SCORE, Report
 from apn.report.tables import cell, markdown
 from apn.scoretable import read_scores
+from apn.words import printable
 
 SHOWN = ("summary", "robustness")
 CHROMIUM = Path("/usr/bin/chromium")
-HOSTILE = '"><script>document.title = "broken"<.png'
+HOSTILE = '"><script>document.title = "broken\u202e"<.png'
 
 
 class Reader(HTMLParser):
@@ -143,7 +144,8 @@ def test_nothing_is_asked_from_elsewhere(folder: Path, page: Reader) -> None:
 
 def test_names_from_outside_stay_text(page: Reader) -> None:
     for text in (HOSTILE, GENERATORS[2], "npr <b>", "cannot <read> it", "apn report <tables>"):
-        assert text in page.text, text
+        assert printable(text) in page.text, text
+    assert "\u202e" not in page.text
     assert "script" not in {tag for tag, _ in page.elements}
     assert not [attributes for _, attributes in page.elements if "onerror" in attributes]
 
@@ -182,6 +184,7 @@ def test_pictures_that_are_gone_are_noted_and_the_others_shown(page: Reader) -> 
 
 def test_failures_probe_and_environment_are_told(page: Reader, report: Report) -> None:
     assert "2 scores are missing because a file could not be read" in page.text
+    assert ONE_SCORE in page.text
     assert page.tables["AUC of file facts alone"][1:] == [
         ["folder:made", NATIVE, "0.987 0.954 to 0.999"],
         ["folder:made", ALIGNED, "0.500 0.480 to 0.520"],

@@ -115,6 +115,7 @@ def test_failures_are_said() -> None:
     text = brief(make_report(failed=True))
     assert "1 images without a score" in text
     assert f"| net0 | {NATIVE} | 7.png | broken |" in text
+    assert "apn detect checks stability as well" in text
 
 
 def test_files_hold_every_number(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""Names of files and probabilities as people read them, the same in tables, figures, pages and errors.
+
+What programs read (JSON, CSV, Parquet) holds the name as it is, as far as UTF-8 can: `as_utf8`.
+"""
+
+import unicodedata
+
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # letters and marks that show nothing
+
+
+def printable(text: str) -> str:
+    r"""One line in which nothing is hidden: what cannot be seen is spelt out, `\u202e` or `\x1b`.
+
+    So are control characters, those that turn the direction of writing (`photo\u202egpj.exe` would read as
+    "photoexe.jpg"), those without width, and undecodable bytes of file names (`\udcff`). Spaces of any width stay.
+    """
+    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    shown = character.isprintable() or unicodedata.category(character) == "Zs"
+    return character if shown and character not in _BLANK else character.encode("unicode_escape").decode("ascii")
+
+
+def as_utf8(text: str) -> str:
+    """The same text, a replacement character for each undecodable byte of a file name: what UTF-8 files can hold."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def probability_words(probability: float) -> str:
+    """Three digits, which never round to certainty: `<0.001`, `0.500`, `>0.999`. probability: in [0, 1]."""
+    if probability < 0.0005:
+        return "<0.001"
+    return ">0.999" if probability >= 0.9995 else f"{probability:.3f}"
