@@ -39,11 +39,12 @@ class LossConfig(Settings):
         "False: the labels (official)",
     )
     soft_label_batches: int = Field(175, ge=1, description="batches that these regressions are fitted on")
-    soft_label_crops: Literal["training", "centre", "delivered"] = Field(
+    soft_label_crops: Literal["training", "centre", "grids", "delivered"] = Field(
         "training",
         description="what these are fitted on: crops degraded as in training; or centre crops, half of them as they "
-        "are, the others saved as in the aligned protocol; or these and, three in ten, pictures as web pages deliver "
-        "them, mostly scaled down, saved as JPEG or WebP",
+        "are, the others saved as in the aligned protocol; or these and, one in ten, aligned ones cut so that the "
+        "JPEG's blocks begin anywhere; or these and, three in ten, pictures as web pages deliver them, mostly scaled "
+        "down, saved as JPEG or WebP",
     )
     soft_label_penalty: float = Field(
         2.0, gt=0, description="half of this times their squared weights is added to their mean loss"

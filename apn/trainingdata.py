@@ -12,7 +12,14 @@ from apn.data.layouts import parse_spec, read_data
 from apn.data.samples import REAL, Sample, require_both_classes
 from apn.data.sampling import BalancedBatches
 from apn.data.splits import Fold, leave_out, read_folds, split_by_group
-from apn.data.transforms import AlignedTransform, CentreTransform, DeliveredTransform, TrainTransform, Transform
+from apn.data.transforms import (
+    AlignedTransform,
+    CentreTransform,
+    DeliveredTransform,
+    GridsTransform,
+    TrainTransform,
+    Transform,
+)
 from apn.data.verify import quarantine
 from apn.distributed import rank, world_size
 from apn.step import club_steps
@@ -22,6 +29,7 @@ EVALUATION_BATCH = 32
 SPREAD_BATCHES = 40
 LABEL_CROPS: dict[str, Callable[[int], Transform]] = {
     "centre": CentreTransform,
+    "grids": GridsTransform,
     "delivered": DeliveredTransform,
 }  # others: training crops
 

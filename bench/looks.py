@@ -1,11 +1,12 @@
 """Which looks of the spatial branch carry over: a table of docs/experiments.md, no network trained.
 
-    python bench/looks.py --out runs/looks [--log] [--fit centre|delivered] [--short] [--joint] [--colour]
+    python bench/looks.py --out runs/looks [--log] [--fit centre|delivered|grids] [--short] [--joint] [--colour]
 
 A look is a view of the picture, perhaps at half of its size, perhaps less what is seen of its median or of itself saved
 as JPEG, read by the mean and deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of
 `folds.json` a logistic regression a look learns from one training crop an image, as configs/apn-mini.toml degrades them
-(--fit centre: from its centre, both aligned and as it is; --fit delivered: and scaled to half); the logits of a set of
+(--fit centre: from its centre, both aligned and as it is; --fit delivered: and scaled to half; --fit grids: and aligned
+with the grid anywhere); the logits of a set of
 looks are added, each in units of its spread, as the soft labels of apn-mini are; with --joint, those of one regression
 on all of a set's features, with a weaker penalty, are added to them in the same way. Tested on centre crops of 160
 pixels of what the fold leaves out, saved in several ways; AUC, means over the folds, of photographs against generated
@@ -13,7 +14,8 @@ images:
 
     aligned, native: both so; JPEG first: both saved with quality 85 before they are aligned; generated JPEG: only the
     generated ones so, photographs aligned; half: both scaled to half, JPEG 85; photographs half: these scaled to half
-    and aligned, generated ones aligned.
+    and aligned, generated ones aligned; grid anywhere: both aligned, and cut so that the blocks of that JPEG begin
+    anywhere in the crop, where "aligned" has them begin at its corner.
 
 Found: generated images, aligned, above the threshold that 5 % of the aligned photographs reach. Noise 5 and noise 1:
 photographs above it with noise of 5 grey values before they are aligned, and of 1 afterwards. --colour: black-and-white
@@ -35,7 +37,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from apn.config import read_config
-from apn.crops import CROP_SIZE, Pixels, center_crop
+from apn.crops import CROP_SIZE, Pixels, center_crop, crop
 from apn.data.samples import REAL, Sample, read_samples
 from apn.data.splits import leave_out, read_folds
 from apn.data.transforms import TrainTransform, align, jpeg, noise
@@ -97,11 +99,13 @@ SETS = (
     *NEWEST,
 )
 SHORT = (*((name,) for name in (*FIVE, *COSINES)), *NEWEST)
-WAYS = ("aligned", "native", "JPEG first", "half", "photographs half", "noise 5", "noise 1")
+WAYS = ("aligned", "native", "JPEG first", "half", "photographs half", "noise 5", "noise 1", "grid anywhere")
+BLOCK = 16  # pixels, of a JPEG with halved colour
 FITTED = {  # crops of `read_all`
     "training": (0,),
     "centre": (1 + WAYS.index("aligned"), 1 + WAYS.index("native")),
     "delivered": (1 + WAYS.index("aligned"), 1 + WAYS.index("native"), 1 + WAYS.index("half")),
+    "grids": (1 + WAYS.index("aligned"), 1 + WAYS.index("native"), 1 + WAYS.index("grid anywhere")),
 }
 COLUMNS = {  # how photographs and generated images are saved
     "aligned": ("aligned", "aligned"),
@@ -110,16 +114,17 @@ COLUMNS = {  # how photographs and generated images are saved
     "generated JPEG": ("aligned", "JPEG first"),
     "half": ("half", "half"),
     "photographs half": ("photographs half", "aligned"),
+    "grid anywhere": ("grid anywhere", "grid anywhere"),
 }
 
 
 def saved(pixels: Pixels, seed: int) -> list[Pixels]:
     """A picture in each of WAYS."""
     rng, centre = np.random.default_rng(seed), center_crop(pixels, CROP_SIZE)
-    small = halved(pixels, SIZE)
+    small, aligned = halved(pixels, SIZE), align(centre)
     return [
-        align(centre), centre, align(jpeg(centre, QUALITY)), jpeg(small, QUALITY), align(small, SIZE),
-        align(noise(centre, 5, rng)), noise(align(centre), 1, rng),
+        aligned, centre, align(jpeg(centre, QUALITY)), jpeg(small, QUALITY), align(small, SIZE),
+        align(noise(centre, 5, rng)), noise(aligned, 1, rng), crop(aligned, *rng.integers(BLOCK, 2 * BLOCK, 2), SIZE),
     ]  # fmt: skip
 
 

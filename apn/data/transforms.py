@@ -26,6 +26,8 @@ Degradation = Literal["downscale", "upscale", "history", "flip", "blur", "jpeg",
 
 ALIGNED_QUALITY = 96  # the JPEG quality most photographs of GenImage have (Grommelt et al., "Fake or JPEG?", 2024)
 
+_GRID_ANYWHERE = 0.1  # of what `GridsTransform` gives: more costs native files, docs/experiments.md
+
 # How `DeliveredTransform` delivers a picture.
 _DELIVERED = 0.3  # of all; with more, files as they are and aligned ones are told less well: docs/experiments.md
 _DELIVERED_FACTOR = (0.4, 1.0)
@@ -181,6 +183,19 @@ class CentreTransform:
 
 
 @dataclass(frozen=True)
+class GridsTransform:
+    """Mostly as `CentreTransform`, else a crop from an aligned centre whose blocks do not begin at the crop's corner,
+    as where a picture was cut after it was saved."""
+
+    size: int = CROP_SIZE
+
+    def __call__(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        if rng.random() >= _GRID_ANYWHERE:
+            return CentreTransform(self.size)(pixels, rng)
+        return random_crop(align(pixels, _with_grid(pixels, self.size)), self.size, rng)
+
+
+@dataclass(frozen=True)
 class DeliveredTransform:
     """Mostly as `CentreTransform`, else the centre of the picture as a web page delivers it: as large as it is, scaled
     to half or by any factor, though to no less than a crop, and saved as JPEG or WebP. Its place on the codec's grid is
@@ -192,7 +207,7 @@ class DeliveredTransform:
         if rng.random() >= _DELIVERED:
             return CentreTransform(self.size)(pixels, rng)
         factor = (1.0, 0.5, rng.uniform(*_DELIVERED_FACTOR))[rng.integers(3)]
-        side = max(min(round((self.size + GRID) / factor), *pixels.shape[:2]), self.size)
+        side = _with_grid(pixels, self.size, factor)
         image = center_crop(pixels, side)
         if factor < 1:
             image = resize(image, max(round(side * factor), self.size), _FILTERS[rng.integers(len(_FILTERS))])
@@ -201,6 +216,12 @@ class DeliveredTransform:
         else:
             image = _random_jpeg(image, _DELIVERED_QUALITY, rng)
         return random_crop(image, self.size, rng)
+
+
+def _with_grid(pixels: Pixels, size: int, factor: float = 1.0) -> int:
+    """Side of the square that leaves room for a crop anywhere on a codec's grid, once scaled by `factor`; at most the
+    picture's shorter side, at least `size`."""
+    return max(min(round((size + GRID) / factor), *pixels.shape[:2]), size)
 
 
 def _random_quality(between: tuple[int, int], rng: np.random.Generator) -> int:

@@ -17,6 +17,7 @@ from apn.data.transforms import (
     CentreTransform,
     DegradationConfig,
     DeliveredTransform,
+    GridsTransform,
     NativeTransform,
     TrainTransform,
     blur,
@@ -237,6 +238,23 @@ def test_centre_crops_are_half_native_and_half_aligned() -> None:
     saved = [bool((one == aligned).all()) for one in found]
     assert all((one == (aligned if was else native)).all() for one, was in zip(found, saved, strict=True))
     assert 10 < sum(saved) < 30
+
+
+def test_some_aligned_crops_have_their_grid_anywhere_and_cover_all_of_it() -> None:
+    picture = noise(250, 300)
+    native, aligned = center_crop(picture, 64), jpeg(center_crop(picture, 64), 96)
+    wide = jpeg(center_crop(picture, 64 + 16), 96)
+    places = {wide[top : top + 64, left : left + 64].tobytes(): (top, left) for top in range(17) for left in range(17)}
+    found = [GridsTransform(64)(picture, rng(seed)) for seed in range(1500)]
+    others = [one for one in found if not ((one == native).all() or (one == aligned).all())]
+    assert 110 < len(others) < 190
+    seen = [places[one.tobytes()] for one in others]  # KeyError: from elsewhere
+    assert {top for top, _ in seen} == {left for _, left in seen} == set(range(17))
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(0, 2**32))
+def test_pictures_of_any_size_have_grids(height: int, width: int, seed: int) -> None:
+    assert GridsTransform(32)(noise(height, width), rng(seed)).shape == (32, 32, 3)
 
 
 def test_most_delivered_crops_are_centre_crops_and_no_two_others_are_alike() -> None:
