@@ -177,6 +177,8 @@ class Detector:
         facts, least = image.facts, self.calibration.least_colour
         verdict = self.calibration.thresholds(checked=bool(image.delivered)).verdict(probability)
         warnings = image.warnings
+        if min(image.width, image.height) < self.crop_size:  # repeated to fill a crop: the seams are scored as well
+            verdict = "unsure"
         if image.colour < least:  # what is read from colour says `real` of all that has none
             verdict = "unsure"
             found = f"{image.colour:.1f} of 255 grey values, a verdict needs {least:g}"
@@ -288,9 +290,7 @@ def _open(source: Source, options: dict[str, Any]) -> LoadedImage:
 def _warnings(image: LoadedImage, size: int) -> tuple[str, ...]:
     found = []
     if min(image.width, image.height) < size:
-        found.append(
-            f"small: {image.width} x {image.height} pixels, made for at least {size} x {size}; do not rely on it"
-        )
+        found.append(f"small: {image.width} x {image.height} pixels, a verdict needs at least {size} x {size}")
     if image.quality is not None and image.quality < JPEG_QUALITY_WARNING:
         found.append(f"strongly compressed: JPEG quality about {image.quality}; traces may be lost")
     if image.truncated:

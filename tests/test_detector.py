@@ -199,6 +199,14 @@ def test_a_verdict_that_every_delivery_keeps_stands():
     assert {delivery.verdict for delivery in row.stability} == {"generated"}
 
 
+@pytest.mark.parametrize(("shape", "verdict"), [((100, SIZE - 1), "unsure"), ((SIZE, SIZE), "generated")])
+def test_a_picture_smaller_than_a_crop_gets_no_verdict(shape: tuple[int, int], verdict: str) -> None:
+    row = make_detector().detect(np.full((*shape, 3), 250, np.uint8))
+    assert row.probability > 0.9
+    assert row.verdict == verdict
+    assert bool(row.warnings) == (verdict == "unsure")
+
+
 def test_small_and_strongly_compressed_images_are_warned_of():
     file = io.BytesIO()
     Image.fromarray(picture(20, 300)).save(file, "JPEG", quality=20)

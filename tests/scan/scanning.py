@@ -76,7 +76,7 @@ class FakeDetector:
             width=image.width,
             height=image.height,
             format=image.format,
-            warnings=("small: a few pixels; do not rely on it",),
+            warnings=("strongly compressed: traces may be lost",),
             stability=(Delivery("half size", probability, 0.0, verdict),) if stability and verdict != "unsure" else (),
         )
 

@@ -238,8 +238,9 @@ def test_a_verdict_withdrawn_for_instability_is_explained(page: Page) -> None:
     expect(page.locator("#results")).to_contain_text("0 of 1 re-deliveries agree")
 
 
-def test_a_black_and_white_picture_is_not_called_unstable(page: Page) -> None:
-    show_unsure(page, probability=0.03, warnings=["no colour: none"], stability=[])
+@pytest.mark.parametrize("warning", ["no colour: none", "small: 96 x 64 pixels"])
+def test_a_picture_that_gets_no_verdict_is_not_called_unstable(page: Page, warning: str) -> None:
+    show_unsure(page, probability=0.03, warnings=[warning], stability=[])
     expect(page.locator("#results")).to_contain_text("it says nothing of this picture, so there is no verdict")
     expect(page.locator("#results")).not_to_contain_text("once more")
 
