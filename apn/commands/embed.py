@@ -49,7 +49,9 @@ def embed(
     from apn.evaluate import refuse_repeats, show, table_facts
     from apn.protocols import Protocol
     from apn.rows import open_progress
+    from apn.scorewriter import require_free
 
+    require_free(out)
     samples = draw([sample for spec in data for sample in select(read_data(spec), split)], limit, seed)
     refuse_repeats(samples)
     model, detector = open_embedder(weights, device, calibration)

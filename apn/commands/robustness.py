@@ -54,7 +54,9 @@ def robustness(
     from apn.protocols import Protocol
     from apn.robustness import show_degraded
     from apn.rows import open_progress
+    from apn.scorewriter import require_free
 
+    require_free(out)
     by_spec = {spec: select(read_data(spec), split) for spec in data}
     samples = draw([sample for part in by_spec.values() for sample in part], limit, seed)
     refuse_repeats(samples)

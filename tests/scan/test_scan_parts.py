@@ -181,7 +181,20 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
         claim(Store(str(tmp_path)), manifest_of(["/a"]), resume=False)
 
 
-@pytest.mark.parametrize("name", [".scan.json.abc.unfinished", ".DS_Store", "shards/.000000.jsonl.abc.unfinished"])
+def test_one_run_at_a_time_where_there_are_locks(tmp_path):
+    store = Store(str(tmp_path / "out"))
+    with store.alone():
+        assert store.names_that_count() == []
+        with pytest.raises(ValueError, match="out is being written by"), Store(f"file://{tmp_path}/out").alone():
+            pass
+    assert store.names() == []
+    with Store("memory://scan-alone").alone(), Store("memory://scan-alone").alone():
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", [".lock", ".scan.json.abc.unfinished", ".DS_Store", "shards/.000000.jsonl.abc.unfinished"]
+)
 @pytest.mark.parametrize("resume", [False, True])
 def test_what_a_kill_or_a_file_manager_leaves_does_not_make_a_folder_another_scans(tmp_path, name, resume):
     store = Store(str(tmp_path))
