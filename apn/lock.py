@@ -28,9 +28,12 @@ def alone(path: Path, writes: object) -> Iterator[None]:
     """Whoever else comes to the same `path` while this is open, of this process too, gets a ValueError at once.
 
     path: the file of the lock, made and removed here, its folder too where there is none. writes: what the error says
-    is being written. Raises OSError where the file cannot be made.
+    is being written. Raises ValueError where a file is in the place of a folder, OSError where none can be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"expected a folder to write to, found a file on the way to {path.parent}/") from error
     descriptor = _take(path, writes)
     try:
         yield
