@@ -29,7 +29,9 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
-    except BaseException:  # a full disk, Ctrl-C
+    except BaseException as error:  # a full disk, Ctrl-C
         with suppress(OSError):  # of the two errors the first says what is wrong
             unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # a full disk: of what?
+            error.filename = str(path)
         raise

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -249,12 +248,13 @@ def test_large_rows_make_small_row_groups(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_full_disk_at_the_end_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, out = make_samples(tmp_path / "data", 4), tmp_path / "scores.parquet"
 
-    def full(*_: object) -> Iterator[None]:
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(scorewriter, "joined", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(scorewriter, "joined", lambda *_: map(full, [0]))
+    with pytest.raises(OSError, match="No space left") as told:
         run(samples, out)
+    assert told.value.filename == str(out)
     monkeypatch.undo()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "scores.parquet.parts"]
     assert run(samples, out) == Counts(8, 0, 8)

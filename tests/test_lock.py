@@ -52,7 +52,7 @@ def test_what_fails_inside_gives_it_back(tmp_path: Path) -> None:
 def test_a_file_where_a_folder_should_be_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in ("file", "file/deeper"):
-        with pytest.raises(ValueError, match="expected a folder to write to, found a file on the way to .*file"):
+        with pytest.raises(ValueError, match=r"expected a folder to write to, found a file on the way to .*file"):
             alone(tmp_path / folder / ".lock", "it").__enter__()
 
 

@@ -37,7 +37,11 @@ def scan(
     ] = None,
     sha256: Annotated[bool, typer.Option("--sha256", help="Of each file too.")] = False,
     stability: Annotated[
-        bool, typer.Option(help="As in `apn detect`: `unsure` where re-deliveries disagree. Up to 5x the work.")
+        bool,
+        typer.Option(
+            help="As in `apn detect`: `unsure` where re-deliveries disagree. Up to 5x the work; without it, most "
+            "photographs that were scaled to half or saved as WebP are called generated."
+        ),
     ] = True,
     allow_truncated: Annotated[bool, typer.Option("--allow-truncated", help="Score files that end early.")] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger images before decoding.")] = 200_000_000,
