@@ -43,15 +43,16 @@ def embed(
     The table is also one of scores, for `apn report`. A run that was stopped goes on where it was when the same command
     is given again. Failed files are rows too; exit code 1 if any.
     """
+    from apn.scorewriter import require_free
+
+    require_free(out)  # before the imports that take seconds
     from apn.data.layouts import read_data
     from apn.data.select import draw, select
     from apn.embed import embed_samples, open_embedder
     from apn.evaluate import refuse_repeats, show, table_facts
     from apn.protocols import Protocol
     from apn.rows import open_progress
-    from apn.scorewriter import require_free
 
-    require_free(out)
     samples = draw([sample for spec in data for sample in select(read_data(spec), split)], limit, seed)
     refuse_repeats(samples)
     model, detector = open_embedder(weights, device, calibration)

@@ -75,6 +75,9 @@ def score(
     A run that was stopped goes on where it was when the same command is given again. Failed files are rows too; exit
     code 1 if any.
     """
+    from apn.scorewriter import require_free
+
+    require_free(out)  # before the imports that take seconds
     from apn.detector import load
     from apn.evaluate import refuse_repeats, score_samples, show, table_facts
     from apn.protocols import PROTOCOLS, Protocol

@@ -47,6 +47,9 @@ def robustness(
     For `apn report`, which draws the curves. A run that was stopped goes on where it was when the same command is given
     again. Failed files are rows too; exit code 1 if any.
     """
+    from apn.scorewriter import require_free
+
+    require_free(out)  # before the imports that take seconds
     from apn.data.layouts import read_data
     from apn.data.select import draw, select
     from apn.detector import load
@@ -54,9 +57,7 @@ def robustness(
     from apn.protocols import Protocol
     from apn.robustness import show_degraded
     from apn.rows import open_progress
-    from apn.scorewriter import require_free
 
-    require_free(out)
     by_spec = {spec: select(read_data(spec), split) for spec in data}
     samples = draw([sample for part in by_spec.values() for sample in part], limit, seed)
     refuse_repeats(samples)
