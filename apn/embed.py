@@ -28,7 +28,7 @@ from apn.models.apn import APN
 from apn.models.bands import Proposals, hard_axis_mask, settle_bands
 from apn.protocols import Protocol
 from apn.scoretable import TableFacts
-from apn.scorewriter import Condition, ScoreWriter
+from apn.scorewriter import Condition, score_writer
 from apn.threads import ahead
 
 Values = dict[str, np.ndarray]  # by the name of their column
@@ -74,22 +74,16 @@ def embed_samples(
     """
     columns = columns_of(model, heat_maps)
     conditions = [Condition(protocol.title)]
-    writer = ScoreWriter(out, samples, conditions, facts, columns=columns, retry_errors=retry_errors)
     open_tiles = partial(_tiles, samples, protocol, model.config.image_size)
-    try:
-        for job, found in _embedded(
-            model, ahead(open_tiles, map(int, writer.todo), usable_cores()), heat_maps, batch_size
-        ):
+    with score_writer(out, samples, conditions, facts, columns=columns, retry_errors=retry_errors) as writer:
+        images = ahead(open_tiles, map(int, writer.todo), usable_cores())
+        for job, found in _embedded(model, images, heat_maps, batch_size):
             if isinstance(found, str):
                 writer.add(job, None, None, found)
             else:
                 logit = found.pop("logit").item()
                 writer.add(job, logit, calibration.probability(logit), None, found)
             advance()
-    except BaseException:  # Ctrl-C too: what is known is kept
-        writer.flush()
-        raise
-    writer.finish()
     return Counts(len(samples), writer.failed, writer.resumed)
 
 

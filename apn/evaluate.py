@@ -19,7 +19,7 @@ from apn.detector import BATCH_SIZE, Detector
 from apn.image import LoadedImage
 from apn.protocols import Protocol
 from apn.scoretable import Shortcut, TableFacts, Thresholds
-from apn.scorewriter import Condition, ScoreWriter, earlier_facts
+from apn.scorewriter import Condition, earlier_facts, score_writer
 
 HEADERS_PROBED, FILES_PROBED = 20_000, 2000  # images of the shortcut probe: files as they are; those made in memory
 
@@ -58,30 +58,27 @@ def score_samples(
     """Scores every sample under every condition into a Parquet table; a killed run goes on where it stopped.
 
     A sample that cannot be read is a row with its error. facts: from `table_facts`, with the same samples and
-    conditions. advance: called after each row. Raises ValueError where `out` holds scores of something else.
+    conditions. advance: called after each row. Raises ValueError where `out` holds scores of something else, and where
+    another run is writing it.
     """
-    writer = ScoreWriter(out, samples, [one.condition for one in shown], facts, retry_errors=retry_errors)
 
     def source(job: int) -> Callable[[], LoadedImage]:
         return partial(shown[job // len(samples)].open, samples[job % len(samples)])
 
-    # All conditions of a sample in a row: what was decoded for one may serve the next. Kept as an array, since Python
-    # takes ten times as much for each of millions.
-    order = writer.todo[np.lexsort((writer.todo, writer.todo % len(samples)))]
-    rows = detector.detect_many(
-        map(source, map(int, order)),
-        names=(str(samples[job % len(samples)].path) for job in map(int, order)),
-        stability=False,
-        batch_size=batch_size,
-    )
-    try:
+    conditions = [one.condition for one in shown]
+    with score_writer(out, samples, conditions, facts, retry_errors=retry_errors) as writer:
+        # All conditions of a sample in a row: what was decoded for one may serve the next. Kept as an array, since
+        # Python takes ten times as much for each of millions.
+        order = writer.todo[np.lexsort((writer.todo, writer.todo % len(samples)))]
+        rows = detector.detect_many(
+            map(source, map(int, order)),
+            names=(str(samples[job % len(samples)].path) for job in map(int, order)),
+            stability=False,
+            batch_size=batch_size,
+        )
         for job, row in zip(map(int, order), rows, strict=True):
             writer.add(job, row.logit, row.probability, row.error)
             advance()
-    except BaseException:  # Ctrl-C too: what is known is kept
-        writer.flush()
-        raise
-    writer.finish()
     return Counts(len(samples) * len(shown), writer.failed, writer.resumed)
 
 

@@ -1,15 +1,16 @@
 """Writes a table of scores so that a killed run goes on where it stopped.
 
 Rows are kept in parts, `<out>.parts/000001.parquet` and so on, each written whole or not at all, until every row is
-there; then they are merged and replace `<out>` in one step. A row is a job: job j is sample j % N under condition
-j // N. Dimensions: N samples, J jobs.
+there; then they are joined and replace `<out>` in one step. A row is a job: job j is sample j % N under condition
+j // N. One run at a time: its lock is `.<out>.lock`. Dimensions: N samples, J jobs.
 """
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apn.data.samples import Sample
+from apn.lock import alone
+from apn.scoreparts import JOB, joined, row_groups
 from apn.scoretable import METADATA_KEY, SCHEMA, TableFacts, read_facts
-from apn.wholefile import write_whole
+from apn.wholefile import UNFINISHED, open_whole, write_whole
 from apn.words import as_utf8
 
 PART_ROWS, PART_SECONDS = 4096, 10.0  # a kill loses at most this
@@ -29,7 +32,6 @@ _IDENTITY = (
     "sha256", "backend", "thresholds", "protocols", "degradations", "data_sha256", "images", "limit", "seed",
 )  # fmt: skip
 _SIGNATURE = "table.json"
-_JOB = pa.field("job", pa.int64())
 _TEXTS = tuple(name for name in Sample._fields if name in SCHEMA.names and name not in ("path", "label"))
 
 
@@ -42,10 +44,7 @@ class Condition(NamedTuple):
 
 
 class ScoreWriter:
-    """Takes scores in any order; `finish` makes the table.
-
-    Raises ValueError at the start where `out`, or what an earlier run left of it, holds scores of something else.
-    """
+    """Takes scores in any order; `finish` makes the table. To be had from `score_writer`."""
 
     def __init__(
         self,
@@ -57,11 +56,8 @@ class ScoreWriter:
         columns: Sequence[pa.Field] = (),
         retry_errors: bool = False,
     ) -> None:
-        """columns: further ones, behind those of SCHEMA; null where an image could not be scored."""
-        if out.suffix != ".parquet":
-            raise ValueError(f"expected a table to write that ends in .parquet, found {out}")
         self._out, self._samples, self._conditions, self._facts = out, samples, conditions, facts
-        self._further = tuple(columns)
+        self._further, self._schema = tuple(columns), pa.schema([*SCHEMA, *columns])
         self._parts = _parts_of(out)
         self._rows: list[tuple[int, float | None, float | None, str | None, Mapping[str, Any]]] = []
         self._state = np.zeros(len(samples) * len(conditions), np.uint8)
@@ -95,32 +91,37 @@ class ScoreWriter:
         if self._rows:
             self._sign()
             number = max((int(path.stem) for path in self._parts.glob("*.parquet")), default=0) + 1
-            _write_whole(self._table(), self._parts / f"{number:06}.parquet")
+            with open_whole(self._parts / f"{number:06}.parquet") as file:
+                pq.write_table(self._table(), file, compression="zstd")
             self._rows = []
 
     def finish(self) -> None:
-        """Merges the parts into the table, in the order of the jobs, and removes them."""
+        """Joins the parts into the table, in the order of the jobs, and removes them."""
         self.flush()
         assert (self._state != TODO).all(), "finish() before every job was added"
-        if any(self._parts.glob("*.parquet")):
-            joined = pa.concat_tables(self._earlier()).unify_dictionaries()
-            # The last row of a job counts: a retry comes after the failure.
-            jobs = joined[_JOB.name].to_numpy()
-            _, from_the_end = np.unique(jobs[::-1], return_index=True)
-            rows = joined.take(pa.array(len(jobs) - 1 - from_the_end)).drop_columns([_JOB.name])
-            metadata = {METADATA_KEY: self._facts.model_dump_json()}
-            _write_whole(rows.replace_schema_metadata(metadata), self._out)
+        parts = self._parts_there()
+        if parts:
+            schema = self._schema.with_metadata({METADATA_KEY: self._facts.model_dump_json()})
+            rows = joined(list(row_groups(self._out, parts)), len(self._state), schema.names)
+            # Numbers of embeddings do not repeat: a dictionary of them would only be tried and given up.
+            options = {"compression": "zstd", "use_dictionary": SCHEMA.names}
+            with open_whole(self._out) as file, pq.ParquetWriter(file, schema, **options) as writer:
+                for table in rows:
+                    writer.write_table(table)
+        for part in parts:  # the first one first: were this run killed here, a failure must not outlive its retry
+            part.unlink()
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def _resume(self) -> None:
-        """Learns what earlier runs have done."""
+        """Learns what earlier runs have done, and removes what a killed one has half written."""
+        for path in self._out.parent.glob(f".{escape(self._out.name)}.*{UNFINISHED}"):
+            path.unlink()
         for where in (self._out, self._parts):
             if (found := _facts_of(where)) is not None:
                 self._require_same(found, where)
         self._require_columns()
-        for table in self._earlier(columns=["error"]):
-            jobs, good = table[_JOB.name].to_numpy(), table["error"].is_null().to_numpy()
-            self._state[jobs] = np.where(good, SCORED, FAILED)
+        for group in row_groups(self._out, self._parts_there()):
+            self._state[group.jobs] = np.where(group.read(["error"])["error"].is_null(), SCORED, FAILED)
 
     def _sign(self) -> None:
         """Says what the parts are scores of, before the first of them is there."""
@@ -128,15 +129,8 @@ class ScoreWriter:
         if not signature.is_file():
             write_whole(signature, self._facts.model_dump_json().encode())
 
-    def _earlier(self, columns: list[str] | None = None) -> list[pa.Table]:
-        """The finished table, if there is one, and the parts after it, with the job of each row."""
-        tables = []
-        if self._out.exists():
-            table = pq.read_table(self._out, columns=columns).replace_schema_metadata(None)
-            tables.append(table.append_column(_JOB, pa.array(np.arange(len(table)))))
-        wanted = None if columns is None else [*columns, _JOB.name]
-        tables += [pq.read_table(path, columns=wanted) for path in sorted(self._parts.glob("*.parquet"))]
-        return tables
+    def _parts_there(self) -> list[Path]:
+        return sorted(self._parts.glob("*.parquet"))
 
     def _require_same(self, found: TableFacts, where: Path) -> None:
         ours, theirs = (json.loads(facts.model_dump_json(include=set(_IDENTITY))) for facts in (self._facts, found))
@@ -146,9 +140,9 @@ class ScoreWriter:
             raise ValueError(f"{where} holds scores of something else ({listed}): choose another --out, or delete it")
 
     def _require_columns(self) -> None:
-        ours = {*SCHEMA.names, *(field.name for field in self._further)}
-        for path in (self._out, *self._parts.glob("*.parquet")):
-            found = set(pq.read_schema(path).names) - {_JOB.name} if path.exists() else ours
+        ours = set(self._schema.names)
+        for path in (self._out, *self._parts_there()):
+            found = set(pq.read_schema(path).names) - {JOB.name} if path.exists() else ours
             if found != ours:
                 listed = ", ".join(sorted(found ^ ours))
                 raise ValueError(
@@ -170,14 +164,59 @@ class ScoreWriter:
             **{name: [getattr(condition, name) for condition in conditions] for name in Condition._fields},
             **{field.name: [values.get(field.name) for values in further] for field in self._further},
         }
-        schema = pa.schema([*SCHEMA, *self._further])
-        table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema)
-        return table.append_column(_JOB, pa.array(jobs, pa.int64()))
+        table = pa.table([pa.array(columns[field.name], field.type) for field in self._schema], self._schema)
+        return table.append_column(JOB, pa.array(jobs, JOB.type))
+
+
+@contextmanager
+def score_writer(
+    out: Path,
+    samples: Sequence[Sample],
+    conditions: Sequence[Condition],
+    facts: TableFacts,
+    *,
+    columns: Sequence[pa.Field] = (),
+    retry_errors: bool = False,
+) -> Iterator[ScoreWriter]:
+    """The only writer of `out` as long as the block runs. At its end the table is finished; where it fails (Ctrl-C too)
+    what is known is kept for the next run.
+
+    columns: further ones, behind those of SCHEMA; null where an image could not be scored. Raises ValueError at the
+    start where `out`, or what an earlier run left of it, holds scores of something else, and as `require_free` does.
+    """
+    _require_parquet(out)
+    with alone(_lock_of(out), out):
+        writer = ScoreWriter(out, samples, conditions, facts, columns=columns, retry_errors=retry_errors)
+        try:
+            yield writer
+        except BaseException:
+            writer.flush()
+            raise
+        writer.finish()
+
+
+def require_free(out: Path) -> None:
+    """Raises ValueError where no table can be written to `out` now, as another run writes it or as it is no `.parquet`.
+
+    For the start of commands that have long work to do before the first score.
+    """
+    _require_parquet(out)
+    with alone(_lock_of(out), out):
+        pass
 
 
 def earlier_facts(out: Path) -> TableFacts | None:
     """What an earlier run said of the table `out`, finished or not; None where there was none."""
     return _facts_of(out) or _facts_of(_parts_of(out))
+
+
+def _require_parquet(out: Path) -> None:
+    if out.suffix != ".parquet":
+        raise ValueError(f"expected a table to write that ends in .parquet, found {out}")
+
+
+def _lock_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.lock")
 
 
 def _parts_of(out: Path) -> Path:
@@ -190,10 +229,3 @@ def _facts_of(where: Path) -> TableFacts | None:
         return read_facts(where)
     signature = where / _SIGNATURE
     return TableFacts.model_validate_json(signature.read_text(encoding="utf-8")) if signature.is_file() else None
-
-
-def _write_whole(table: pa.Table, path: Path) -> None:
-    """Readers see the old file or the new one, whenever this process is killed."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    pq.write_table(table, unfinished, compression="zstd", row_group_size=2**18)
-    os.replace(unfinished, path)

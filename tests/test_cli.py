@@ -119,12 +119,17 @@ def test_ctrl_c_is_one_line_and_exit_code_130(apn, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    def interrupted_command() -> None:
+        raise KeyboardInterrupt
+
     def interrupted_import(*_: object, **__: object) -> None:
         raise ImportError("initialization failed") from KeyboardInterrupt()
 
     for stop in (interrupted, interrupted_import):
         monkeypatch.setattr("apn.detector.Detector.detect_many", stop)
         assert apn("detect", CAT) == (130, "", "apn: stopped\n")
+    monkeypatch.setattr("apn.commands.export.export", interrupted_command)
+    assert apn("export") == (130, "", "apn: stopped\n")
 
 
 def test_unknown_weights_are_one_line_and_exit_code_1(apn):

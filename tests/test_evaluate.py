@@ -1,5 +1,6 @@
 """Scoring: a row an image and protocol, in order, whatever fails; killed runs go on where they stopped."""
 
+import errno
 import json
 import os
 import signal
@@ -14,14 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from apn import scorewriter
+from apn import scoreparts, scorewriter
 from apn.calibration import Calibration
 from apn.crops import center_crop
 from apn.data.samples import Sample, require_both_classes
 from apn.data.transforms import jpeg
 from apn.detector import Detector
 from apn.evaluate import Counts, data_sha256, measure_shortcuts, refuse_repeats, score_samples, show, table_facts
+from apn.lock import alone
 from apn.protocols import Protocol
+from apn.scoreparts import RowGroup
 from apn.scoretable import Scores, Shortcut, read_scores
 
 SIZE = 32
@@ -202,15 +205,84 @@ def test_kill_9_costs_only_the_rows_of_an_unfinished_part(tmp_path: Path) -> Non
     until = time.monotonic() + 120
     while len(list(parts.glob("*.parquet"))) < 2 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
+    with pytest.raises(ValueError, match=rf"scores.parquet is being written by process {process.pid} of"):
+        run(samples, out)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not out.exists()
     kept = sum(pq.read_metadata(part).num_rows for part in parts.glob("*.parquet"))
     assert 6 <= kept < 24
+    assert (tmp_path / ".scores.parquet.lock").exists()
+    (tmp_path / ".scores.parquet.abc.unfinished").write_bytes(b"half a table")
     (parts / ".000099.parquet.unfinished").write_bytes(b"half a part")
     assert run(samples, out) == Counts(24, 0, kept)
     run(samples, tmp_path / "whole.parquet")
     assert pq.read_table(out).equals(pq.read_table(tmp_path / "whole.parquet"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "scores.parquet", "whole.parquet"]
+
+
+def test_a_table_of_several_row_groups_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are done sample by sample and stand condition by condition: each row group needs rows of every part."""
+    samples, out = make_samples(tmp_path / "data"), tmp_path / "scores.parquet"
+    good = samples[5].path.read_bytes()
+    run(samples, tmp_path / "whole.parquet")
+    monkeypatch.setattr(scorewriter, "PART_ROWS", 3)
+    monkeypatch.setattr(scoreparts, "MOST_ROWS", 5)
+    samples[5].path.write_text("no image")
+    assert run(samples, out).failed == 2
+    samples[5].path.write_bytes(good)
+    assert run(samples, out, retry_errors=True) == Counts(24, 0, 24)  # rows of the table and of a part
+    groups = pq.read_metadata(out)
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [5, 5, 5, 5, 4]
+    whole = pq.read_table(tmp_path / "whole.parquet")
+    assert pq.read_schema(out).equals(whole.schema, check_metadata=True)
+    assert pq.read_table(out).unify_dictionaries().to_pylist() == whole.to_pylist()
+
+
+def test_large_rows_make_small_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [RowGroup(Path(), 0, np.arange(10), 10 * 2**14), RowGroup(Path(), 0, np.arange(2), 2 * 2**15)]
+    assert scoreparts._rows_at_once(groups) == scoreparts.MOST_BYTES // 2**15
+    assert scoreparts._rows_at_once([]) == scoreparts.MOST_ROWS
+
+
+def test_a_full_disk_at_the_end_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, out = make_samples(tmp_path / "data", 4), tmp_path / "scores.parquet"
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(scorewriter, "joined", lambda *_: map(full, [0]))
+    with pytest.raises(OSError, match="No space left") as told:
+        run(samples, out)
+    assert told.value.filename == str(out)
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "scores.parquet.parts"]
+    assert run(samples, out) == Counts(8, 0, 8)
+
+
+def test_a_killed_removal_of_parts_leaves_no_failure_without_its_retry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, out = make_samples(tmp_path / "data", 4), tmp_path / "scores.parquet"
+    removed: list[str] = []
+    monkeypatch.setattr(scorewriter, "PART_ROWS", 3)
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: removed.append(path.name) or os.unlink(path))
+    run(samples, out)
+    assert removed[:3] == ["000001.parquet", "000002.parquet", "000003.parquet"]
+
+
+@pytest.mark.parametrize("command", ["score", "embed", "robustness"])
+def test_a_command_is_refused_before_it_reads_anything(command: str, apn, tmp_path: Path) -> None:
+    out = tmp_path / "a.parquet"
+    with alone(tmp_path / ".a.parquet.lock", out):
+        code, _, error = apn(command, "--data", tmp_path / "none", "--out", out)
+    assert (code, error.count("\n"), f"apn: {out} is being written by process {os.getpid()} of" in error) == (
+        1,
+        1,
+        True,
+    )
+    code, _, error = apn(command, "--data", tmp_path / "none", "--out", tmp_path / "a.csv")
+    assert (code, "ends in .parquet, found" in error) == (1, True)
 
 
 def test_names_that_are_no_text_are_kept_readable(tmp_path: Path) -> None:

@@ -73,14 +73,19 @@ def score(
     A run that was stopped goes on where it was when the same command is given again. Failed files are rows too; exit
     code 1 if any.
     """
+    from apn.scorewriter import require_free
+
+    require_free(out)  # before the imports that take seconds
     from apn.detector import load
     from apn.evaluate import refuse_repeats, score_samples, shortcuts_of, show, table_facts
     from apn.protocols import PROTOCOLS, Protocol
     from apn.rows import open_progress
+    from apn.scorewriter import require_free
 
     specs = [*(locations or ()), *(data or ())]
     if not specs:
         raise UsageError("no data: expected --data with LAYOUT:ROOT, a folder or a manifest")
+    require_free(out)
     samples, by_spec = _chosen(specs, split, generator or [], scene or [], limit, seed)
     refuse_repeats(samples)
     detector = load(weights, backend=backend, device=device, calibration=calibration)

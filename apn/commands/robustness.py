@@ -47,6 +47,9 @@ def robustness(
     For `apn report`, which draws the curves. A run that was stopped goes on where it was when the same command is given
     again. Failed files are rows too; exit code 1 if any.
     """
+    from apn.scorewriter import require_free
+
+    require_free(out)  # before the imports that take seconds
     from apn.data.layouts import read_data
     from apn.data.select import draw, select
     from apn.detector import load

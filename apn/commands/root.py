@@ -28,7 +28,13 @@ def run_root(commands: Mapping[str, "Command"], arguments: Sequence[str]) -> Non
             _add(root, name, command)
         else:
             root.command(name, help=command.help)(_not_imported)
-    root(arguments, prog_name="apn")
+    try:
+        root(arguments, prog_name="apn")
+    except SystemExit as stopped:
+        # Typer makes a silent exit of Ctrl-C; how the command line ends after it is said in one place (apn/cli.py).
+        if isinstance(stopped.__context__, typer.Exit) and isinstance(stopped.__context__.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stopped
+        raise
 
 
 def _add(root: typer.Typer, name: str, command: "Command") -> None:

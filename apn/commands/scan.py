@@ -1,5 +1,6 @@
 """`apn scan`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,7 +37,11 @@ def scan(
     ] = None,
     sha256: Annotated[bool, typer.Option("--sha256", help="Of each file too.")] = False,
     stability: Annotated[
-        bool, typer.Option(help="As in `apn detect`: `unsure` where re-deliveries disagree. Up to 5x the work.")
+        bool,
+        typer.Option(
+            help="As in `apn detect`: `unsure` where re-deliveries disagree. Up to 5x the work; without it, most "
+            "photographs that were scaled to half or saved as WebP are called generated."
+        ),
     ] = True,
     allow_truncated: Annotated[bool, typer.Option("--allow-truncated", help="Score files that end early.")] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger images before decoding.")] = 200_000_000,
@@ -53,7 +58,8 @@ def scan(
 ) -> None:
     """Score any number of images into Parquet files, on this machine or on Ray.
 
-    A scan that was killed goes on with --resume. Exit code 0 once it is finished: a broken image is a row.
+    A scan that was killed goes on with --resume; two at a time on one --out are refused. Exit code 0 once it is
+    finished: a broken image is a row.
     """
     from apn.scan.files import Store
     from apn.scan.manifest import Manifest
@@ -80,7 +86,11 @@ def scan(
         sha256=sha256,
         model=opening.describe(),
     )
-    summary = run(found, manifest, plan, _runner(ray, workers, cores, device), resume=resume)
+    try:
+        summary = run(found, manifest, plan, _runner(ray, workers, cores, device), resume=resume)
+    except KeyboardInterrupt:
+        typer.echo(f"apn: stopped; what is done is in {out}: the same command with --resume goes on", err=True)
+        sys.exit(130)
     typer.echo(_table(summary, plan.store.location), nl=False)
 
 

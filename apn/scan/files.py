@@ -1,6 +1,7 @@
 """Files here and elsewhere: any address that fsspec knows, and a folder of results whose files are never half there."""
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from apn.lock import alone
 from apn.provenance import clean
 from apn.wholefile import UNFINISHED, write_whole
 
@@ -46,6 +48,9 @@ def full_address(file_system: AbstractFileSystem, path: str) -> str:
     return path if is_local(file_system) else str(file_system.unstrip_protocol(path))
 
 
+LOCK = ".lock"
+
+
 class Store:
     """A folder of files that are there as a whole or not at all, whenever a writer is killed.
 
@@ -59,6 +64,13 @@ class Store:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.location,)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While it is open, another run that comes to this folder gets a ValueError (`apn.lock`).
+
+        Object stores have no locks: there nothing is held.
+        """
+        return alone(Path(self._root, LOCK), self.location) if is_local(self._fs) else nullcontext()
 
     def write(self, name: str, content: bytes) -> None:
         """The file `name` (parts joined by slashes) with this content, replacing an earlier one in one step.
@@ -110,8 +122,10 @@ class Store:
             return []
 
     def names_that_count(self, folder: str = "") -> list[str]:
-        """As `names`, without what killed writers and file managers leave."""
-        return [name for name in self.names(folder) if not name.endswith(UNFINISHED) and name != ".DS_Store"]
+        """As `names`, without the lock, and what killed writers and file managers leave."""
+        return [
+            name for name in self.names(folder) if not name.endswith(UNFINISHED) and name not in (LOCK, ".DS_Store")
+        ]
 
     def remove_unfinished(self, folder: str = "") -> None:
         """What killed writers have left in a folder. A writer that is at it now begins again."""

@@ -49,9 +49,15 @@ def scan(
 ) -> Summary:
     """Scores every image of the sources once and writes a part a shard to `plan.store`, then the summary.
 
-    Raises ValueError where OUT holds something else (`claim`), where there is no image, where listing failed, and where
-    the sources have changed since a run that was killed while it listed them.
+    Raises ValueError where another run is at OUT (`Store.alone`), where OUT holds something else (`claim`), where there
+    is no image, where listing failed, and where the sources have changed since a run that was killed while it listed
+    them.
     """
+    with plan.store.alone():
+        return _scan(sources, manifest, plan, runner, resume)
+
+
+def _scan(sources: Sequence[Source], manifest: Manifest, plan: WorkerPlan, runner: Runner, resume: bool) -> Summary:
     store = plan.store
     claim(store, manifest, resume=resume)
     for folder in ("", SHARDS, PARTS):

@@ -27,9 +27,10 @@ class Tally(BaseModel):
 
 
 def kind_of(error: str) -> str:
-    """What errors that differ only in a number, an address or a path have in common."""
-    without = re.sub(r"\S*(/|://)\S+", "FILE", error)
-    return re.sub(r"\d[\d,.]*", "N", without)[:120]
+    """What errors that differ only in a number, an address, a path or the first bytes of a file have in common."""
+    without = re.sub(r": the file starts with b['\"].*", "", error, flags=re.DOTALL)
+    without = re.sub(r"\S*(/|://)\S+", "FILE", without)
+    return re.sub(r"(?<![A-Za-z\d])\d+([.,]\d+)*", "N", without)[:120]  # JPEG2000 is a name
 
 
 def add(tallies: Iterable[Tally]) -> Tally:

@@ -55,6 +55,17 @@ def test_a_sample_prints_an_estimate(apn, tmp_path):
     assert 0 <= prevalence["low"] <= prevalence["high"] <= 1
 
 
+def test_ctrl_c_says_how_to_go_on_and_frees_the_folder(apn, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("apn.scan.local.run_local", interrupted)
+    (tmp_path / "a.png").write_bytes(picture())
+    code, printed, err = apn("scan", tmp_path / "a.png", "--out", tmp_path / "out")
+    assert (code, printed, err.count("\n"), "with --resume goes on" in err) == (130, "", 1, True)
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
 def test_without_ray_a_scan_runs_here_unless_a_cluster_was_named(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not _has_ray("auto")

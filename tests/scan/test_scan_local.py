@@ -53,7 +53,7 @@ def test_a_scan_is_a_row_an_image_and_a_summary(tmp_path):
     for row in rows:
         assert (row["width"], row["height"], row["format"]) == ((8, 6, "PNG") if row["error"] is None else (None,) * 3)
         assert row["stable"] is (None if row["verdict"] in (None, "unsure") else True)
-        assert row["warnings"] == ("small" if row["error"] is None else "")
+        assert row["warnings"] == ("strongly compressed" if row["error"] is None else "")
         assert (row["model"], row["sha256"]) == ("f" * 64, None)
 
 
@@ -86,8 +86,13 @@ def test_a_killed_driver_is_resumed_and_what_was_done_is_not_done_again(tmp_path
     command = [sys.executable, scanning.__file__, str(tmp_path / "in"), str(out), "0.02"]
     driver = subprocess.Popen(command)
     wait_until(lambda: len(list((out / "parts").glob("part-*"))) >= 3)
+    again = plan_of(out, tmp_path / "refused")
+    with pytest.raises(ValueError, match=rf"^{out} is being written by process {driver.pid} of .*\.lock"):
+        scan_with(local(), tmp_path / "in", again, resume=True)
+    assert openings(tmp_path / "refused") == 0
     driver.kill()
     driver.wait()
+    assert (out / ".lock").exists()
     opened = Path(f"{out}-openings")
     wait_until(lambda: not any(alive(one.name) for one in opened.iterdir()))  # workers end with their driver
     plan = plan_of(out, tmp_path / "again")
@@ -97,6 +102,7 @@ def test_a_killed_driver_is_resumed_and_what_was_done_is_not_done_again(tmp_path
         scan_with(local(), tmp_path / "in", plan)
     summary = scan_with(local(), tmp_path / "in", plan, resume=True)
     assert_each_once(out, reds)
+    assert not (out / ".lock").exists()
     assert {part: part.stat().st_mtime_ns for part in before} == before
     assert (summary.images, summary.resumed) == (120, 8 * len(before))
     # Once more: there is nothing to do, and no worker is started.

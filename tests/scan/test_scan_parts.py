@@ -181,7 +181,20 @@ def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
         claim(Store(str(tmp_path)), manifest_of(["/a"]), resume=False)
 
 
-@pytest.mark.parametrize("name", [".scan.json.abc.unfinished", ".DS_Store", "shards/.000000.jsonl.abc.unfinished"])
+def test_one_run_at_a_time_where_there_are_locks(tmp_path):
+    store = Store(str(tmp_path / "out"))
+    with store.alone():
+        assert store.names_that_count() == []
+        with pytest.raises(ValueError, match="out is being written by"), Store(f"file://{tmp_path}/out").alone():
+            pass
+    assert store.names() == []
+    with Store("memory://scan-alone").alone(), Store("memory://scan-alone").alone():
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", [".lock", ".scan.json.abc.unfinished", ".DS_Store", "shards/.000000.jsonl.abc.unfinished"]
+)
 @pytest.mark.parametrize("resume", [False, True])
 def test_what_a_kill_or_a_file_manager_leaves_does_not_make_a_folder_another_scans(tmp_path, name, resume):
     store = Store(str(tmp_path))
@@ -195,6 +208,9 @@ def test_what_a_kill_or_a_file_manager_leaves_does_not_make_a_folder_another_sca
 
 def test_errors_that_differ_in_numbers_and_files_are_one_kind_and_kinds_stay_few():
     assert kind_of("12,000 x 3 pixels are more than 9") == kind_of("1 x 30 pixels are more than 9")
+    assert kind_of("12,000.5 s, or 1.5, then 3.") == "N s, or N, then N."
+    unknown = "not an image of a known kind (JPEG2000, PPM)"
+    assert {kind_of(f"{unknown}: the file starts with {head!r}") for head in (b"<html>", b"'\"", b"1/2 3")} == {unknown}
     assert kind_of("s3://a/b.tar cannot be read") == kind_of("/c/d.tar cannot be read") == "FILE cannot be read"
     many = [Tally(images=2, verdicts={"real": 1}, errors={f"kind {chr(65 + n)}": n + 1}) for n in range(60)]
     total = add(many)
