@@ -80,12 +80,10 @@ def score(
     from apn.evaluate import refuse_repeats, score_samples, shortcuts_of, show, table_facts
     from apn.protocols import PROTOCOLS, Protocol
     from apn.rows import open_progress
-    from apn.scorewriter import require_free
 
     specs = [*(locations or ()), *(data or ())]
     if not specs:
         raise UsageError("no data: expected --data with LAYOUT:ROOT, a folder or a manifest")
-    require_free(out)
     samples, by_spec = _chosen(specs, split, generator or [], scene or [], limit, seed)
     refuse_repeats(samples)
     detector = load(weights, backend=backend, device=device, calibration=calibration)
