@@ -28,7 +28,7 @@ from apn.models.apn import APN
 from apn.models.bands import Proposals, hard_axis_mask, settle_bands
 from apn.protocols import Protocol
 from apn.scoretable import TableFacts
-from apn.scorewriter import Condition, score_writer
+from apn.scorewriter import Condition, ScoreWriter
 from apn.threads import ahead
 
 Values = dict[str, np.ndarray]  # by the name of their column
@@ -75,7 +75,7 @@ def embed_samples(
     columns = columns_of(model, heat_maps)
     conditions = [Condition(protocol.title)]
     open_tiles = partial(_tiles, samples, protocol, model.config.image_size)
-    with score_writer(out, samples, conditions, facts, columns=columns, retry_errors=retry_errors) as writer:
+    with ScoreWriter(out, samples, conditions, facts, columns=columns, retry_errors=retry_errors) as writer:
         images = ahead(open_tiles, map(int, writer.todo), usable_cores())
         for job, found in _embedded(model, images, heat_maps, batch_size):
             if isinstance(found, str):

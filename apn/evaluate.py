@@ -19,7 +19,7 @@ from apn.detector import BATCH_SIZE, Detector
 from apn.image import LoadedImage
 from apn.protocols import Protocol
 from apn.scoretable import Shortcut, TableFacts, Thresholds
-from apn.scorewriter import Condition, earlier_facts, score_writer
+from apn.scorewriter import Condition, ScoreWriter, earlier_facts
 
 HEADERS_PROBED, FILES_PROBED = 20_000, 2000  # images of the shortcut probe: files as they are; those made in memory
 
@@ -66,7 +66,7 @@ def score_samples(
         return partial(shown[job // len(samples)].open, samples[job % len(samples)])
 
     conditions = [one.condition for one in shown]
-    with score_writer(out, samples, conditions, facts, retry_errors=retry_errors) as writer:
+    with ScoreWriter(out, samples, conditions, facts, retry_errors=retry_errors) as writer:
         # All conditions of a sample in a row: what was decoded for one may serve the next. Kept as an array, since
         # Python takes ten times as much for each of millions.
         order = writer.todo[np.lexsort((writer.todo, writer.todo % len(samples)))]

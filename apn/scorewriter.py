@@ -8,11 +8,11 @@ j // N. One run at a time: its lock is `.<out>.lock`. Dimensions: N samples, J j
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from glob import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +44,10 @@ class Condition(NamedTuple):
 
 
 class ScoreWriter:
-    """Takes scores in any order; `finish` makes the table. To be had from `score_writer`."""
+    """The only writer of a table as long as its `with` block runs; takes scores in any order.
+
+    At the block's end the table is finished; where it fails (Ctrl-C too) what is known is kept for the next run.
+    """
 
     def __init__(
         self,
@@ -56,15 +59,35 @@ class ScoreWriter:
         columns: Sequence[pa.Field] = (),
         retry_errors: bool = False,
     ) -> None:
+        """columns: further ones, behind those of SCHEMA; null where an image could not be scored.
+
+        The block raises ValueError at its start where `out`, or what an earlier run left of it, holds scores of
+        something else, and as `require_free` does.
+        """
         self._out, self._samples, self._conditions, self._facts = out, samples, conditions, facts
         self._further, self._schema = tuple(columns), pa.schema([*SCHEMA, *columns])
         self._parts = _parts_of(out)
         self._rows: list[tuple[int, float | None, float | None, str | None, Mapping[str, Any]]] = []
         self._state = np.zeros(len(samples) * len(conditions), np.uint8)
-        self._resume()
+        self._retry_errors, self._lock = retry_errors, ExitStack()
+
+    def __enter__(self) -> Self:
+        _require_parquet(self._out)
+        with ExitStack() as lock:
+            lock.enter_context(alone(_lock_of(self._out), self._out))
+            self._resume()
+            self._lock = lock.pop_all()
         self._flushed = time.monotonic()
         self.resumed = int((self._state != TODO).sum())
-        self.todo = np.flatnonzero((self._state == TODO) | (retry_errors & (self._state == FAILED)))
+        self.todo = np.flatnonzero((self._state == TODO) | (self._retry_errors & (self._state == FAILED)))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._lock:
+            if kind is None:
+                self.finish()
+            else:
+                self.flush()
 
     @property
     def failed(self) -> int:
@@ -166,33 +189,6 @@ class ScoreWriter:
         }
         table = pa.table([pa.array(columns[field.name], field.type) for field in self._schema], self._schema)
         return table.append_column(JOB, pa.array(jobs, JOB.type))
-
-
-@contextmanager
-def score_writer(
-    out: Path,
-    samples: Sequence[Sample],
-    conditions: Sequence[Condition],
-    facts: TableFacts,
-    *,
-    columns: Sequence[pa.Field] = (),
-    retry_errors: bool = False,
-) -> Iterator[ScoreWriter]:
-    """The only writer of `out` as long as the block runs. At its end the table is finished; where it fails (Ctrl-C too)
-    what is known is kept for the next run.
-
-    columns: further ones, behind those of SCHEMA; null where an image could not be scored. Raises ValueError at the
-    start where `out`, or what an earlier run left of it, holds scores of something else, and as `require_free` does.
-    """
-    _require_parquet(out)
-    with alone(_lock_of(out), out):
-        writer = ScoreWriter(out, samples, conditions, facts, columns=columns, retry_errors=retry_errors)
-        try:
-            yield writer
-        except BaseException:
-            writer.flush()
-            raise
-        writer.finish()
 
 
 def require_free(out: Path) -> None:
