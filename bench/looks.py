@@ -6,11 +6,10 @@ A look is a view of the picture, perhaps at half of its size, perhaps less what 
 as JPEG, read by the mean and deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of
 `folds.json` a logistic regression a look learns from one training crop an image, as configs/apn-mini.toml degrades them
 (--fit centre: from its centre, both aligned and as it is; --fit delivered: and scaled to half; --fit grids: and aligned
-with the grid anywhere); the logits of a set of
-looks are added, each in units of its spread, as the soft labels of apn-mini are; with --joint, those of one regression
-on all of a set's features, with a weaker penalty, are added to them in the same way. Tested on centre crops of 160
-pixels of what the fold leaves out, saved in several ways; AUC, means over the folds, of photographs against generated
-images:
+with the grid anywhere); the logits of a set of looks are added, each in units of its spread, as the soft labels of
+apn-mini are; with --joint, those of one regression on all of a set's features, with a weaker penalty, are added to them
+in the same way. Tested on centre crops of 160 pixels of what the fold leaves out, saved in several ways; AUC, means
+over the folds, of photographs against generated images:
 
     aligned, native: both so; JPEG first: both saved with quality 85 before they are aligned; generated JPEG: only the
     generated ones so, photographs aligned; half: both scaled to half, JPEG 85; photographs half: these scaled to half
@@ -41,6 +40,7 @@ from apn.crops import CROP_SIZE, Pixels, center_crop, crop
 from apn.data.samples import REAL, Sample, read_samples
 from apn.data.splits import leave_out, read_folds
 from apn.data.transforms import TrainTransform, align, jpeg, noise
+from apn.deliveries import GRID
 from apn.detector import colourfulness
 from apn.image import load_image
 from apn.metrics import auc
@@ -100,7 +100,6 @@ SETS = (
 )
 SHORT = (*((name,) for name in (*FIVE, *COSINES)), *NEWEST)
 WAYS = ("aligned", "native", "JPEG first", "half", "photographs half", "noise 5", "noise 1", "grid anywhere")
-BLOCK = 16  # pixels, of a JPEG with halved colour
 FITTED = {  # crops of `read_all`
     "training": (0,),
     "centre": (1 + WAYS.index("aligned"), 1 + WAYS.index("native")),
@@ -124,7 +123,7 @@ def saved(pixels: Pixels, seed: int) -> list[Pixels]:
     small, aligned = halved(pixels, SIZE), align(centre)
     return [
         aligned, centre, align(jpeg(centre, QUALITY)), jpeg(small, QUALITY), align(small, SIZE),
-        align(noise(centre, 5, rng)), noise(aligned, 1, rng), crop(aligned, *rng.integers(BLOCK, 2 * BLOCK, 2), SIZE),
+        align(noise(centre, 5, rng)), noise(aligned, 1, rng), crop(aligned, *rng.integers(GRID, 2 * GRID, 2), SIZE),
     ]  # fmt: skip
 
 
