@@ -1,4 +1,4 @@
-"""What the server answers, as types: the OpenAPI description is made from them."""
+"""What the server is asked and answers, as types: the OpenAPI description is made from them."""
 
 from typing import Any, Literal
 
@@ -6,6 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apn.detection import Detection
 from apn.server.uploads import FIELD
+
+
+class DetectQuery(BaseModel):
+    """The parameters of `POST /v1/detect`. A misspelt one is refused: the request would run with the default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stability: bool = Field(default=True, description="Also score re-deliveries of each image; slower.")
 
 
 class Thresholds(BaseModel):

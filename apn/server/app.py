@@ -24,6 +24,7 @@ from apn.detection import Detection
 from apn.image import ImageError
 from apn.server.answers import (
     Answer,
+    DetectQuery,
     ExplanationAnswer,
     Limits,
     ModelInfo,
@@ -94,7 +95,7 @@ def create_app(
 
     @app.exception_handler(RequestValidationError)
     async def bad_parameter(request: Request, error: RequestValidationError) -> JSONResponse:
-        problems = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        problems = (f"{'.'.join(map(str, item['loc']))}: {_problem(item)}" for item in error.errors())
         return JSONResponse({"detail": "; ".join(problems), "detections": []}, 422)
 
     @app.exception_handler(ClientDisconnect)
@@ -102,10 +103,7 @@ def create_app(
         return Response(status_code=499)  # nobody reads it; the number is for log and metrics
 
     @app.post("/v1/detect", responses=refusals(400, 408, 413, 415, 422, 500, 503), openapi_extra=upload_body())
-    async def detect(
-        request: Request,
-        stability: Annotated[bool, Query(description="Also score re-deliveries of each image; slower.")] = True,
-    ) -> Answer:
+    async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Answer:
         """Score one or more image files.
 
         200 with one row per file. Among several files one that cannot be read has `error` in its row; a file that
@@ -117,7 +115,7 @@ def create_app(
             if settings.log_file_names:
                 log.info("files: %s", ", ".join(repr(upload.name) for upload in uploads))
             try:
-                futures = batcher.submit(uploads, stability)
+                futures = batcher.submit(uploads, query.stability)
             except QueueFullError as error:
                 raise busy(settings, "the queue is full; try again") from error
             rows = await _results(request, futures, settings)
@@ -185,6 +183,12 @@ def create_app(
         return docs
 
     return app
+
+
+def _problem(item: dict[str, Any]) -> str:
+    """What is wrong with a parameter, from an error of pydantic."""
+    unknown = item["type"] == "extra_forbidden"
+    return "no such parameter; /docs lists those there are" if unknown else str(item["msg"])
 
 
 class _UnreadableError(Exception):

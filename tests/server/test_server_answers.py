@@ -161,6 +161,12 @@ def test_a_bad_parameter_is_422(client: httpx.Client) -> None:
     assert "stability" in answer.json()["detail"]
 
 
+def test_a_misspelt_parameter_is_422_not_the_default(client: httpx.Client) -> None:
+    answer = client.post("/v1/detect", params={"stabilty": "false"}, files=[part(picture())])
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "query.stabilty: no such parameter; /docs lists those there are"
+
+
 def test_the_model_tells_its_thresholds_and_the_limits(client: httpx.Client) -> None:
     model = client.get("/v1/model").json()
     assert model["thresholds"] == {"real_below": 0.3, "generated_from": 0.7, "target_fpr": 0.05, "target_fnr": 0.1}
