@@ -229,6 +229,26 @@ def show_unsure(page: Page, **facts: Any) -> None:
     done(page, 1)
 
 
+@pytest.mark.parametrize(
+    ("size", "starts", "words"),
+    [
+        ((1000, 1000), (0, 420, 840), "Judged by 9 parts of 160 × 160 pixels, 23 % of its area"),
+        ((420, 3000), (0, 130, 260), "Judged by 9 parts of 160 × 160 pixels, 14 % of its area"),  # they overlap
+        ((300, 200), (20,), "Judged by one part of 160 × 160 pixels, 43 % of its area"),
+        ((170, 165), (0,), None),
+    ],
+)
+def test_how_much_was_looked_at_is_told(
+    page: Page, size: tuple[int, int], starts: tuple[int, ...], words: str | None
+) -> None:
+    tiles = [{"left": x, "top": y, "size": 160, "probability": 0.5} for y in starts for x in starts]
+    show_unsure(page, probability=0.5, warnings=[], stability=[], width=size[0], height=size[1], tiles=tiles)
+    if words is None:
+        expect(page.locator("#results")).not_to_contain_text("Judged by")
+    else:
+        expect(page.locator("#results")).to_contain_text(words)
+
+
 def test_a_verdict_withdrawn_for_instability_is_explained(page: Page) -> None:
     deliveries = [{"name": "JPEG 75", "probability": 0.2, "verdict": "real"}]
     show_unsure(page, probability=0.9, logit=2, warnings=["not stable"], stability=deliveries)
