@@ -20,10 +20,14 @@ from apn.models.build import build_network
 
 
 def untrained(checkpoint: Path, out: Path) -> Path:
-    """A checkpoint of the same settings and the same first random numbers, before the first step."""
-    folder = out / "untrained"
-    if not folder.exists():
-        config = read_checkpoint_config(checkpoint)
+    """A checkpoint of the same settings and the same first random numbers, before the first step.
+
+    SystemExit where `out` holds that of other settings."""
+    folder, config = out / "untrained", read_checkpoint_config(checkpoint)
+    if folder.exists():
+        if read_checkpoint_config(folder) != config:
+            raise SystemExit(f"{folder} has other settings than {checkpoint}: choose another --out")
+    else:
         torch.manual_seed(config.train.seed)
         save_checkpoint(folder, build_network(config.model), config, {"step": 0})
     return folder
