@@ -7,7 +7,8 @@ these come the same images of both classes, scaled to half (to no less than a cr
 photographs that were scaled are sharper than those of the corpus, and the threshold has to hold for them too. Of some
 images of each fold and label (--checked), drawn without regard to anything else, re-deliveries are scored as well, for
 the thresholds of the stability check. Written are logit and label, and lowest and highest logit where re-deliveries
-were scored, for `apn calibrate`; printed is what share of each kind is then called generated.
+were scored, for `apn calibrate`; printed is what share of each kind is then called generated, and the mean over the
+folds of the AUC.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from apn.data.select import draw
 from apn.data.transforms import align, jpeg, resize
 from apn.detector import Detector, load
 from apn.image import load_image
+from apn.metrics import auc
 from apn.protocols import Protocol
 from apn.scores import labelled_logits
 from apn.scoretable import read_scores
@@ -66,6 +68,13 @@ def scored(detector: Detector, samples: Sequence[Sample], *, checked: bool) -> l
     return rows
 
 
+def mean_auc(rows: Sequence[dict[str, Any]]) -> float:
+    """Mean over the folds of the AUC of these rows' logits."""
+    folds = sorted({row["fold"] for row in rows})
+    parts = [[row for row in rows if row["fold"] == fold] for fold in folds]
+    return float(np.mean([auc([row["label"] for row in part], [row["logit"] for row in part]) for part in parts]))
+
+
 def no_images() -> Detector:
     raise AssertionError("these are scores already")
 
@@ -85,25 +94,27 @@ def main() -> None:
         of = {label: [sample for sample in samples if sample.label == label] for label in (REAL, GENERATED)}
         drawn = [sample for some in of.values() for sample in draw(some, options.checked)]
         elsewhere |= {str(sample.path) for sample in drawn}
-        rows += scored(detector, drawn, checked=True)
         others = [sample for sample in samples if str(sample.path) not in elsewhere]
-        rows += scored(detector, others, checked=False)
-    for path, title, logit, label in zip(
-        table.paths.to_pylist(), table.protocol.codes, table.logits, table.labels, strict=True
+        for some, checked in ((drawn, True), (others, False)):
+            rows += [row | {"fold": run.parent.name} for row in scored(detector, some, checked=checked)]
+    for path, title, fold, logit, label in zip(
+        table.paths.to_pylist(), table.protocol.codes, table.subset.codes, table.logits, table.labels, strict=True
     ):
         if path not in elsewhere:
-            rows.append({"kind": table.protocol.names[title], "logit": float(logit), "label": int(label)})
+            row = {"kind": table.protocol.names[title], "logit": float(logit), "label": int(label)}
+            rows.append(row | {"fold": table.subset.names[fold]})
     with options.out.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     found = labelled_logits(str(options.out), no_images)
     fitted = fit_calibration(found.logits, found.labels, extremes=found.extremes, fitted_on=str(options.out))
-    print("| pictures | real called generated | generated called so |\n|---|---|---|")
+    print("| pictures | real called generated | generated called so | AUC |\n|---|---|---|---|")
     for kind in (*table.protocol.names, DELIVERED):
+        some = [row for row in rows if row["kind"] == kind]
         called = {label: [] for label in (REAL, GENERATED)}
-        for row in rows:
-            if row["kind"] == kind:
-                called[row["label"]].append(fitted.verdict(fitted.probability(row["logit"])) == "generated")
-        print(f"| {kind} | {np.mean(called[REAL]):.1%} | {np.mean(called[GENERATED]):.1%} |")
+        for row in some:
+            called[row["label"]].append(fitted.verdict(fitted.probability(row["logit"])) == "generated")
+        shares = " | ".join(f"{np.mean(called[label]):.1%}" for label in (REAL, GENERATED))
+        print(f"| {kind} | {shares} | {mean_auc(some):.3f} |")
 
 
 if __name__ == "__main__":
