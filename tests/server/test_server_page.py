@@ -232,9 +232,9 @@ def show_unsure(page: Page, **facts: Any) -> None:
 @pytest.mark.parametrize(
     ("size", "starts", "words"),
     [
-        ((1000, 1000), (0, 420, 840), "Judged by 9 parts of 160 × 160 pixels, 23 % of its area"),
-        ((420, 3000), (0, 130, 260), "Judged by 9 parts of 160 × 160 pixels, 14 % of its area"),  # they overlap
-        ((300, 200), (20,), "Judged by one part of 160 × 160 pixels, 43 % of its area"),
+        ((1000, 1000), (0, 420, 840), "Judged by 9 parts of 160 × 160 pixels, 23 % of the picture"),
+        ((420, 3000), (0, 130, 260), "Judged by 9 parts of 160 × 160 pixels, 14 % of the picture"),  # they overlap
+        ((300, 200), (20,), "Judged by one part of 160 × 160 pixels, 43 % of the picture"),
         ((170, 165), (0,), None),
     ],
 )
