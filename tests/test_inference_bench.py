@@ -110,6 +110,7 @@ def work(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_crops_are_as_large_as_the_network_takes_them(work: Path, tmp_path: Path) -> None:
     with np.load(work / "tiny-expected.npz") as expected:
         np.testing.assert_array_equal(expected["crops"], made_crops(6, seed=1, size=64)[0])

@@ -101,6 +101,7 @@ def test_each_branch_may_have_a_view_of_its_own() -> None:
     torch.testing.assert_close(both.detect_only()(image), output.logits, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_blur_and_block_cosines_stay_in_float_where_a_graph_is_made_int8(tmp_path: Path) -> None:
     graph, look = tmp_path / "model.onnx", {"view": "pixels", "backbone": "cosines_colour"}
     write_onnx(InferenceGraph(tiny_model(view="residual", further_looks=[look]).eval()), graph)
