@@ -22,7 +22,8 @@ from apn.models.build import build_network
 def untrained(checkpoint: Path, out: Path) -> Path:
     """A checkpoint of the same settings and the same first random numbers, before the first step.
 
-    SystemExit where `out` holds that of other settings."""
+    SystemExit where `out` holds that of other settings.
+    """
     folder, config = out / "untrained", read_checkpoint_config(checkpoint)
     if folder.exists():
         if read_checkpoint_config(folder) != config:

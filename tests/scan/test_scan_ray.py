@@ -64,7 +64,8 @@ def test_a_killed_worker_costs_nothing_but_time(cluster, tmp_path):
     summary = scan_with(killing, tmp_path / "in", plan_of(tmp_path / "out", opened, 0.05))
     assert_each_once(tmp_path / "out", reds)
     assert summary.images == 160
-    # Two workers, and one for the killed one. Ray Data may shrink its pool and grow it again, but not for every shard.
+    # Two workers, and one for the killed one; a busy machine had a fourth, probably as Ray Data's pool shrank and grew
+    # again. A new one for each of the 20 shards would be wrong.
     assert 3 <= len(list(opened.iterdir())) <= 6
 
 
