@@ -1,11 +1,13 @@
 """What the card of a picture says on the web page: names, verdict, map of the parts, explanation."""
 
+import io
 import re
 from typing import Any
 
 import httpx
 import pytest
 from browsing import HOSTILE, choose, done, file, needs_chromium, opened
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from serving import FakeDetector, FakeExplainer, picture, running
 
@@ -49,6 +51,33 @@ def test_the_tile_map_lies_where_the_tiles_are(page: Page) -> None:
         assert square["height"] == pytest.approx(image["height"], abs=1)
 
 
+def test_where_parts_overlap_the_map_has_the_colour_of_their_mean(page: Page) -> None:
+    tiles = [{"left": left, "top": 0, "size": 60, "probability": share} for left, share in ((0, 0.2), (36, 0.6))]
+    show_unsure(page, probability=0.4, warnings=[], stability=[], height=60, tiles=tiles)
+    page.get_by_role("button", name="Show the score of each part").click()
+    cells = page.locator(".cell")
+    expect(cells).to_have_count(3)
+    colours = [cells.nth(index).evaluate("cell => cell.style.background") for index in range(3)]
+    shown = "(share) => make('i', { style: `background: ${tileColour(share)}` }).style.background"
+    assert colours == page.evaluate(f"[0.2, 0.4, 0.6].map({shown})")
+    widths = [cells.nth(index).evaluate("cell => cell.style.width") for index in range(3)]
+    assert widths == ["37.5%", "25%", "37.5%"]  # of 96 pixels: nothing is painted twice
+
+
+def test_a_picture_that_the_browser_does_not_turn_upright_has_no_map_beside_its_parts(page: Page) -> None:
+    upright = Image.Exif()
+    upright[0x0112] = 6  # which browsers ignore in WebP
+    buffer = io.BytesIO()
+    Image.new("RGB", (90, 60), (255, 0, 0)).save(buffer, "WEBP", exif=upright)
+    choose(page, file("turned.webp", buffer.getvalue()), file("upright.png", picture(255)))
+    done(page, 2)
+    cards = page.locator("#results > li")
+    expect(cards.nth(0)).to_contain_text("60 × 90 pixels")
+    expect(cards.nth(0).locator(".blank")).to_contain_text("shows this picture turned, not upright as it was judged")
+    expect(cards.nth(0).locator(".frame img")).to_have_count(0)
+    expect(cards.nth(1).locator(".frame img")).to_be_visible()
+
+
 def test_a_picture_that_the_browser_cannot_show_still_has_its_findings(page: Page) -> None:
     choose(page, file("scan.tif", picture(255, kind="TIFF")))
     done(page, 1)
@@ -57,8 +86,12 @@ def test_a_picture_that_the_browser_cannot_show_still_has_its_findings(page: Pag
 
 
 def show_unsure(page: Page, **facts: Any) -> None:
+    show(page, verdict="unsure", **facts)
+
+
+def show(page: Page, **facts: Any) -> None:
     """What the page makes of such a row for one picture."""
-    row = {"path": "a.png", "verdict": "unsure", "width": 96, "height": 64, "frames": 1, "format": "PNG", "error": None}
+    row = {"path": "a.png", "width": 96, "height": 64, "frames": 1, "format": "PNG", "error": None}
     row |= {"tiles": [], "metadata": {}} | facts
     page.route("**/v1/detect", lambda route: route.fulfill(json={"detections": [row]}))
     choose(page, file("a.png", picture()))
@@ -92,6 +125,57 @@ def test_a_verdict_withdrawn_for_instability_is_explained(page: Page) -> None:
     expect(page.locator("#results")).to_contain_text("By itself the probability says “Looks AI-generated”")
     expect(page.locator("#results")).to_contain_text("Warning: not stable")
     expect(page.locator("#results")).to_contain_text("0 of 1 re-deliveries agree")
+
+
+def test_a_probability_that_does_not_stand_is_not_shown_as_one_that_does(page: Page) -> None:
+    deliveries = [{"name": "JPEG 75", "probability": 0.2, "verdict": "real"}]
+    show_unsure(page, probability=0.993, warnings=["not stable"], stability=deliveries)
+    expect(page.locator("#results")).to_contain_text(
+        "Probability of being AI-generated: 0.993, which does not stand here"
+    )
+    expect(page.locator(".scale")).to_have_accessible_name(re.compile("probability 0.993, which does not stand here;"))
+    expect(page.locator(".scale.void")).to_have_count(1)
+    expect(page.get_by_role("status")).to_have_text("a.png: Unsure. 1 of 1 pictures checked.")
+    page.unroute("**/v1/detect")
+    choose(page, file("b.png", picture(255)))
+    done(page, 2)
+    expect(page.get_by_text("which does not stand here")).to_have_count(1)
+    expect(page.locator(".scale:not(.void)")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "probability", "others", "words"),
+    [
+        ("real", 0.1, (0.1, 0.9, 0.5), "By themselves 1 of 4 parts say “Looks AI-generated”."),  # a post with a picture
+        ("generated", 0.9, (0.2, 0.2, 0.5), "By themselves 2 of 4 parts say “Looks like a photograph”."),
+        ("generated", 0.9, (0.5, 0.9, 0.9), None),
+        ("unsure", 0.5, (0.1, 0.9, 0.9), None),
+    ],
+)
+def test_parts_that_say_the_opposite_of_the_verdict_are_told(
+    page: Page, verdict: str, probability: float, others: tuple[float, ...], words: str | None
+) -> None:
+    tiles = [{"left": 0, "top": 0, "size": 9, "probability": share} for share in (probability, *others)]
+    show(page, verdict=verdict, probability=probability, warnings=[], stability=[], tiles=tiles)
+    if words is None:
+        expect(page.locator("#results")).not_to_contain_text("By themselves")
+    else:
+        expect(page.locator("#results")).to_contain_text(f"{words} The verdict averages all parts")
+
+
+def test_what_a_file_tells_of_a_generator_is_open_at_once(page: Page) -> None:
+    found = {"generator": "ComfyUI", "generator_parameters": "a cat in space"}
+    show_unsure(page, probability=0.5, warnings=[], stability=[], metadata=found)
+    expect(page.locator("summary", has_text="Metadata")).to_have_text(
+        "Metadata: 2 findings, the file names an image generator"
+    )
+    expect(page.get_by_role("row", name="generator parameters a cat in space")).to_be_visible()
+
+
+def test_a_camera_in_the_metadata_stays_folded(page: Page) -> None:
+    show_unsure(page, probability=0.5, warnings=[], stability=[], metadata={"camera": "Apple iPhone 15"})
+    expect(page.locator("summary", has_text="Metadata")).to_have_text("Metadata: 1 finding")
+    expect(page.get_by_role("cell", name="Apple iPhone 15")).to_be_hidden()
 
 
 @pytest.mark.parametrize("warning", ["no colour: none", "small: 96 x 64 pixels"])
