@@ -128,6 +128,22 @@ def test_a_file_that_cannot_be_sent_is_told_in_plain_words(page: Page) -> None:
     expect(page.locator("#results")).to_contain_text("the server cannot be reached, or the file cannot be read")
 
 
+@pytest.mark.parametrize("lost", [None, 500])
+def test_a_picture_without_an_answer_can_be_checked_once_more(page: Page, lost: int | None) -> None:
+    page.route("**/v1/detect", lambda route: route.fulfill(status=lost, json={}) if lost else route.abort())
+    choose(page, file("a.png", picture(255)), file("large.png", bytes(2**20 + 1)))
+    done(page, 2)
+    again = page.get_by_role("button", name="Try again")
+    expect(again).to_have_count(1)  # a file that is too large stays so
+    page.unroute("**/v1/detect")
+    again.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#results > li").first).to_be_focused()
+    done(page, 2)
+    expect(page.locator("#results > li").first).to_contain_text("Looks AI-generated")
+    expect(again).to_have_count(0)
+
+
 def test_a_server_that_comes_back_checks_what_waits(page: Page) -> None:
     page.route("**/v1/model", lambda route: route.abort(), times=1)
     page.reload()
