@@ -26,6 +26,7 @@ from apn.words import probability_words
 WIDTH = 7.2  # inches: across both columns of a paper
 MARGIN, GAP = 0.12, 0.16
 HEADER, TITLE, BAR, FOOTER = 0.5, 0.17, 0.34, 0.46
+TITLE_LENGTH = 90  # letters of the first line that fit
 TALLEST = 2.4
 SPECTRUM, STRIP, AXIS = 1.75, 0.095, 0.64  # side of the spectrum, a band at its side, words and scale under it
 STRIP_BANDS = 5  # drawn at the spectrum's sides, the strongest; the coverage has all
@@ -198,8 +199,13 @@ class _Sheet(_Canvas):
 
     def header(self, explanation: Explanation, name: str, model: str) -> None:
         detection = explanation.detection
-        self.text(MARGIN, 0.08, shorten(f"{name}: {verdict_line(detection)}", 110), fontsize=8.5, weight="bold")
-        facts = [f"{detection.width} x {detection.height} pixels, {_plural(len(detection.tiles), 'tile')}", model]
+        line = verdict_line(detection)  # first: it is never cut, nor turned round by a name that is read from the right
+        title = f"{line[:1].upper()}{line[1:]}: "
+        title += shorten(name, TITLE_LENGTH - len(title))
+        self.text(MARGIN, 0.08, title, fontsize=8.5, weight="bold")
+        kinds = ", ".join(warning.partition(":")[0] for warning in detection.warnings)
+        size = f"{detection.width} x {detection.height} pixels, {_plural(len(detection.tiles), 'tile')}"
+        facts = [size, kinds and f"warning: {kinds}", model]
         self.text(MARGIN, 0.26, "; ".join(filter(None, facts)), fontsize=7, color=QUIET)
 
     def mark_tile(self, explanation: Explanation, inches: float) -> None:
@@ -228,7 +234,8 @@ class _Sheet(_Canvas):
         heat = f"bright places spoke for {explanation.target}, relative to the strongest place of this image"
         peaks = f"{explanation.spatial.peak:.2g} and {explanation.frequency.peak:.2g}"
         text = (
-            f"Evidence: logit, were the whole image like this place. Heat maps: {heat} (peaks {peaks}). "
+            f"Evidence: logit, were the whole image like this place; single places mean little. Heat maps: {heat} "
+            f"(peaks {peaks}); they lie mostly where there is fine detail. "
             f"Spectrum and bands: of what is seen of {_which_tile(explanation)}. Images of bands: contrast stretched."
         )
         self.text(MARGIN, self.height - FOOTER + 0.08, textwrap.fill(text, 150), fontsize=6.5, color=QUIET)

@@ -65,8 +65,8 @@ def heat_parts(explanation: Explanation) -> list[Part]:
     """The evidence of both signs, and the heat maps of both branches, over the picture."""
     kind = "an AI-generated image" if explanation.target == "generated" else "a photograph"
     reading = (
-        f"Bright: what was there spoke for {kind}. Relative to the strongest place of this image: it does not say how "
-        "strong."
+        f"Bright: what was there spoke for {kind}, relative to the strongest place of this image: it does not say how "
+        "strong. Such a map lies mostly where there is fine detail, and is no reason by itself."
     )
     return [
         _evidence_part(explanation),
@@ -93,8 +93,9 @@ def _evidence_part(explanation: Explanation) -> Part:
     full = float(np.percentile(sizes, STRONG)) or 1.0  # single places are far stronger, and would leave the rest pale
     scale = Scale(SIGNED, -full, full, "real | generated", overlay=True)
     meaning = (
-        "Orange: what was there spoke for an AI-generated image; purple: for a photograph. Both branches together, to "
-        "first order, as the logit that a picture would have that is like this place all over."
+        "Orange: what was there spoke for an AI-generated image; purple: for a photograph. Single places mean little: "
+        "they are many times stronger than the whole, and most of it cancels. Numbers: the logit (generated above 0) "
+        "of a picture that is like this place all over."
     )
     pixels = overlay(explanation, scale.paint(explanation.evidence.peak * explanation.evidence.values))
     return Part("evidence-map", "evidence, two signs", meaning, pixels, scale)

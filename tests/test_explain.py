@@ -136,6 +136,25 @@ def test_verdicts_never_round_to_certainty() -> None:
     assert verdict_line(Detection("a", error="empty")) == "no verdict: empty"
 
 
+def texts(explanation: Explanation, name: str) -> list[str]:
+    return [text.get_text() for text in explanation_figure(explanation, name).axes[0].texts]
+
+
+def test_the_verdict_comes_first_and_is_never_cut(found: Explanation) -> None:
+    said = replace(found.detection, verdict="real", probability=0.99991)
+    for name in ("a.png", "WhatsApp Image " + "very long name " * 12 + ".jpg", "صورة القهوة.jpg"):
+        title = texts(found._replace(detection=said), name)[0]
+        assert title.startswith("Looks like a photograph, probability >0.999 of being AI-generated: ")
+        assert title.endswith(name[-4:])
+        assert len(title) <= 90
+
+
+def test_the_figure_tells_what_the_detector_warned_of(found: Explanation) -> None:
+    warned = replace(found.detection, warnings=("small: 9 x 9 pixels", "not stable: real as it is (JPEG 75: unsure)"))
+    assert texts(found._replace(detection=warned), "a.png")[1].endswith("tiles; warning: small, not stable")
+    assert "warning" not in texts(found._replace(detection=replace(found.detection, warnings=())), "a.png")[1]
+
+
 def test_an_image_of_a_band_is_stretched_around_its_middle() -> None:
     image = np.array([-0.2, 0.0, 0.0, 0.0, 0.1])[:, None, None] * np.ones((5, 1, 3))
     np.testing.assert_allclose(stretch(image)[[0, 1, 4], 0, 0], [0, 0.5, 0.75], atol=0.01)
