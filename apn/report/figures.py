@@ -26,6 +26,7 @@ from apn.report.canvas import (
     styled,
 )
 from apn.report.results import Estimate
+from apn.report.tables import cell
 
 Floats = NDArray[np.floating]
 
@@ -89,7 +90,7 @@ def roc_figure(curves: Sequence[RocCurve], title: str) -> Figure:
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":", label="chance: AUC 0.5")
         for index, curve in enumerate(curves):
             style = series_style(index) | {"marker": ""}
-            axes.plot(curve.fpr, curve.tpr, label=f"{shorten(curve.label)}: AUC {_words(curve.auc)}", **style)
+            axes.plot(curve.fpr, curve.tpr, label=f"{shorten(curve.label)}: AUC {cell(curve.auc)}", **style)
         share_axis(axes, "x", "false positive rate (real images called generated)")
         share_axis(axes, "y", "true positive rate")
         axes.set_aspect("equal")
@@ -221,8 +222,8 @@ def matrix_figure(
         found = values.shape, None if intervals is None else np.shape(intervals)
         raise ValueError(f"expected values {shape} and intervals {(*shape, 2)}, found {found[0]} and {found[1]}")
     with styled():
-        cell = 0.72 if intervals is not None else 0.5
-        figure = new_figure(width=1.9 + cell * shape[1], height=1.6 + cell * 0.72 * shape[0])
+        pitch = 0.72 if intervals is not None else 0.5
+        figure = new_figure(width=1.9 + pitch * shape[1], height=1.6 + pitch * 0.72 * shape[0])
         axes = figure.add_subplot()
         axes.grid(False)
         axes.set_facecolor(LINE)  # shows where there is no number
@@ -275,12 +276,6 @@ def _bars(axes: Axes, x: Floats, value: Floats, low: Floats, high: Floats, label
 def _spread(value: Floats, low: Floats, high: Floats) -> Floats:
     """(2, N) distances for error bars; a percentile interval need not hold its value, a bar cannot be negative."""
     return np.stack([np.maximum(value - low, 0), np.maximum(high - value, 0)])
-
-
-def _words(estimate: Estimate) -> str:
-    if np.isnan(estimate.value):
-        return "undefined"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def _entitle(figure: Figure, title: str, characters: int = 62) -> None:
