@@ -23,6 +23,7 @@ from apn.report.canvas import (
     series_style,
     share_axis,
     shorten,
+    shorten_apart,
     styled,
 )
 from apn.report.results import Estimate
@@ -131,7 +132,10 @@ def histogram_figure(groups: Sequence[Group], threshold: float | None, title: st
             axes.axhline(base, color=LINE, linewidth=0.6)
         if threshold is not None:
             axes.axvline(threshold, color=INK, linewidth=1, linestyle="--")
-        labels = [f"{shorten(group.label)} ({len(group.probabilities)})" for group in groups]
+        labels = [
+            f"{name} ({len(group.probabilities)})"
+            for name, group in zip(shorten_apart([group.label for group in groups]), groups, strict=True)
+        ]
         axes.set_yticks(np.arange(len(groups))[::-1] + 0.4, labels)
         axes.set_ylim(-0.1, len(groups))
         axes.tick_params(axis="y", length=0)
@@ -162,7 +166,7 @@ def dot_figure(rows: Sequence[str], series: Sequence[Dots], title: str, label: s
                 **style,
             )
         axes.axvline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
-        axes.set_yticks(places, [shorten(row) for row in rows])
+        axes.set_yticks(places, shorten_apart(rows))
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.tick_params(axis="y", length=0)
         share_axis(axes, "x", f"{label}, 95 % interval")
@@ -231,10 +235,8 @@ def matrix_figure(
         for row, column in np.ndindex(shape):
             interval = None if intervals is None else np.asarray(intervals)[row, column]
             _write_cell(axes, row, column, float(values[row, column]), interval, (1 + darkest) / 2)
-        axes.set_xticks(
-            range(shape[1]), [shorten(name, 18) for name in columns], rotation=40, ha="right", rotation_mode="anchor"
-        )
-        axes.set_yticks(range(shape[0]), [shorten(name, 18) for name in rows])
+        axes.set_xticks(range(shape[1]), shorten_apart(columns, 18), rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(shape[0]), shorten_apart(rows, 18))
         axes.set_xlabel(column_axis)
         axes.set_ylabel(row_axis)
         axes.spines[:].set_visible(False)
