@@ -62,8 +62,10 @@ def bootstrap(
     """Each metric (R, S) of each set, a bool mask (N,), on `resamples` resamples of all groups; nan where undefined.
 
     All sets share the resamples, so that means and differences over sets can be taken resample by resample; the same
-    groups and seed give the same resamples for another detector. Binning may move the middle of a large table's
-    values by up to 1e-4; compare with `bootstrap(..., resamples=0)`, one row of the undisturbed images.
+    groups and seed give the same resamples for another detector. A set with a single group of a class is nan throughout
+    (but for resamples=0): resamples that hold this group only as it is cannot show how its values vary. Binning may
+    move the middle of a large table's values by up to 1e-4; compare with `bootstrap(..., resamples=0)`, one row of the
+    undisturbed images.
     """
     cells, bins = _cells(images, sets)
     count = int(images.groups.max()) + 1 if len(images.groups) else 0
@@ -71,12 +73,14 @@ def bootstrap(
     for weights in _weights(count, resamples, seed):
         totals = [_totals(cell, weights) for cell in cells]
         parts.append([_metrics(_counts(cells, totals, s, bins, weights.shape[1])) for s in range(len(sets))])
-    return Metrics(
+    found = Metrics(
         *(
             np.concatenate([np.stack([values[i] for values in part], axis=1) for part in parts])
             for i in range(len(Metrics._fields))
         )
     )
+    single = np.array([_has_single_group(cells, s) for s in range(len(sets))], bool)
+    return Metrics(*(np.where(single & (resamples > 0), np.nan, values) for values in found))
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -173,6 +177,12 @@ def _image_sums(images: Images) -> np.ndarray:
     bins = np.minimum((probabilities * ECE_BINS).astype(int), ECE_BINS - 1)
     sums[4 + bins, np.arange(len(labels))] = labels - probabilities
     return sums
+
+
+def _has_single_group(cells: Sequence[_Cell], s: int) -> bool:
+    """Whether all images of a class in a set are of one group."""
+    groups = [[cell.groups for cell in cells if cell.member[s] and cell.label == label] for label in (0, 1)]
+    return any(len(np.unique(np.concatenate(one))) == 1 for one in groups if one)
 
 
 def _totals(cell: _Cell, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -244,8 +244,13 @@ def validate(settings: type[Model], values: dict[str, Any], where: str) -> Model
     try:
         return settings.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{_key(e['loc']) or 'all'}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{_key(e['loc']) or 'all'}: {e['msg']}{_found(e['input'])}" for e in error.errors())
         raise ValueError(f"{where}: {problems}") from error
+
+
+def _found(value: Any) -> str:
+    """The value that does not fit, where it is short; it may come from `--set` rather than from the file."""
+    return f", found {value!r}" if isinstance(value, str | int | float | list) and len(repr(value)) <= 80 else ""
 
 
 def _key(location: tuple[int | str, ...]) -> str:

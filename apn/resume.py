@@ -46,6 +46,13 @@ def checkpoint_of(folder: Path) -> Path:
     return folder / "last" if (folder / "last").is_dir() else folder
 
 
+def run_folder(resume: Path | None, name: str) -> Path:
+    """Where a run is written unless somebody says: the folder of the run that it goes on with, else runs/<name>."""
+    if resume is not None and (checkpoint := checkpoint_of(resume)).name == "last":
+        return checkpoint.parent
+    return Path("runs") / name
+
+
 def training_data_sha256(samples: Sequence[Sample]) -> str:
     """SHA-256 of what a run trains on: paths below their common folder, labels and origins, in order.
 
@@ -73,11 +80,21 @@ def require_same_run(folder: Path, config: Config, data_sha256: str) -> list[str
     Returns what else differs, one line a setting. Raises ValueError where the run would not be the same one.
     """
     saved = read_checkpoint_config(folder)
-    if saved.model != config.model or saved.loss != config.loss:
-        raise ValueError(f"cannot resume {folder}: its [model] and [loss] settings differ from the configuration's")
-    changes = dict(_changes(saved, config))
+    if another := dict(_changes(saved, config, ("model", "loss"))):
+        named = {name: another[name] for name in ("model.architecture",) if name in another} or another
+        listed = "; ".join(f"{name} {change}" for name, change in named.items())
+        raise ValueError(
+            f"cannot resume {folder}: its [model] and [loss] settings differ from the configuration's: {listed}"
+        )
+    changes = dict(_changes(saved, config, ("data", "train")))
     refused = [f"{name} {changes[name]}" for name in BATCHES if name in changes]
-    trained_on = read_training(folder).get("data_sha256")
+    training = read_training(folder)
+    if training["step"] > config.train.steps:
+        raise ValueError(
+            f"cannot resume {folder}: expected train.steps of at least the {training['step']} that it has done, found "
+            f"{config.train.steps}"
+        )
+    trained_on = training.get("data_sha256")
     if trained_on not in (None, data_sha256):
         refused.append(f"the training data (SHA-256 of their list {trained_on[:12]}, now {data_sha256[:12]})")
     if refused:
@@ -91,13 +108,21 @@ def require_same_run(folder: Path, config: Config, data_sha256: str) -> list[str
     return notes
 
 
-def _changes(saved: Config, config: Config) -> Iterator[tuple[str, str]]:
-    for section in ("data", "train"):
-        before, now = getattr(saved, section), getattr(config, section)
-        assert isinstance(before, Settings), section
-        for name, value in before:
-            if value != getattr(now, name):
-                yield f"{section}.{name}", f"was {value!r} and is {getattr(now, name)!r}"
+def _changes(saved: Config, config: Config, sections: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for section in sections:
+        before, now = (dict(_flat(section, getattr(one, section))) for one in (saved, config))
+        for name in before | now:
+            if before.get(name) != now.get(name):
+                yield name, f"was {before.get(name)!r} and is {now.get(name)!r}"
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """`section.key` and value of each setting, those of a table in a section too."""
+    if not isinstance(value, Settings):
+        yield name, value
+        return
+    for key, inner in value:
+        yield from _flat(f"{name}.{key}", inner)
 
 
 def restore(trainee: Trainee, folder: Path, config: TrainConfig, device: torch.device) -> RunPoint:

@@ -5,7 +5,7 @@ All processes call the same things; only the first one writes.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,11 @@ from torch.utils.tensorboard import SummaryWriter
 from apn.checkpoint import save_checkpoint
 from apn.config import Config
 from apn.data.samples import write_manifest
+from apn.distributed import gather
+from apn.lock import alone
 from apn.trainingdata import Splits
+
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -25,6 +29,20 @@ class RunFolder:
         self.path, self._writes = path, writes
         self._log = path / "log.jsonl"
         self._board: SummaryWriter | None = None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other run writes to the folder in here; a ValueError in every process where one does."""
+        with ExitStack() as held:
+            refused = ""
+            if self._writes:
+                try:
+                    held.enter_context(alone(self.path / LOCK, self.path))
+                except ValueError as error:
+                    refused = str(error)
+            if first := gather(refused)[0]:
+                raise ValueError(first)
+            yield
 
     def write_manifests(self, splits: Splits) -> None:
         """train.jsonl, validation.jsonl and test.jsonl; none for a part without samples."""

@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         ("error", pa.large_string()),  # null where scored
     ]
 )
+UNSTATED = "protocol not stated"  # title of what was scored nobody says how
 WORDS = tuple(field.name for field in SCHEMA if field.type == _WORD)
 METADATA_KEY = b"apn"
 SUFFIXES = (".parquet", ".csv", ".jsonl")
@@ -220,6 +221,9 @@ def _completed(raw: pa.Table, path: Path) -> pa.Table:
     for name in (*WORDS, "split_group"):
         text = columns[name]
         columns[name] = pc.fill_null(text if pa.types.is_dictionary(text.type) else text.cast(pa.string()), "")
+    if not pa.types.is_dictionary(columns["protocol"].type):  # a table of somebody else's
+        stated = pc.greater(pc.utf8_length(columns["protocol"]), 0)
+        columns["protocol"] = pc.if_else(stated, columns["protocol"], UNSTATED)
     if columns["probability"].null_count == len(raw):
         with np.errstate(invalid="ignore"):  # of logits that are not there
             softmax = np.exp(-np.logaddexp(0, -_floats(raw["logit"])))

@@ -66,11 +66,15 @@ def score(model: nn.Module, loader: BatchLoader, device: torch.device | str = "c
 
 
 def validate(model: nn.Module, loader: BatchLoader, device: torch.device | str = "cpu") -> dict[str, float]:
-    """AUC and balanced accuracy at 0.5 on centre crops, both classes re-encoded alike, of all processes' parts."""
+    """AUC and balanced accuracy at 0.5 on centre crops, both classes re-encoded alike, of all processes' parts.
+
+    Neither is there where the images are of one class.
+    """
     share_buffers(model)
     logits, labels = (np.concatenate(parts) for parts in zip(*gather(score(model, loader, device)), strict=True))
     scores = probabilities(logits)
-    return {"auc": auc(labels, scores), "balanced_accuracy": balanced_accuracy(labels, scores), "images": len(labels)}
+    found = {"auc": auc(labels, scores), "balanced_accuracy": balanced_accuracy(labels, scores), "images": len(labels)}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def scale_to_unit_spread(model: APN, loader: BatchLoader, device: torch.device | str = "cpu") -> float:
@@ -201,19 +205,32 @@ def train(
 
     Started by torchrun it is one of several processes that train one network; the first of them writes.
     resume: a checkpoint folder or a run folder; the run goes on as if it had never stopped.
-    Raises ValueError for settings, data or checkpoints that do not fit; NonFiniteLossError when a term diverges;
+    Raises ValueError for settings, data or checkpoints that do not fit, and where another run is writing to `out` or
+    has written there; NonFiniteLossError when a term diverges;
     LostProcessError where another process of the run is gone.
     """
-    checkpoint = None if resume is None else checkpoint_of(resume)
-    if resume is None and checkpoint_of(out) != out:
-        raise ValueError(f"{out} already holds a run: go on with --resume {out}, or choose another --out")
     precision = resolve_precision(config.train.precision, device_type(accelerator))
     fabric = start(accelerator, precision)
-    with lost_process_explained(f"go on from the last checkpoint with --resume {out}"):
-        run = _Run(fabric, config, RunFolder(out, fabric.is_global_zero), checkpoint, console, command, precision)
-        result = run.go()
+    folder = RunFolder(out, fabric.is_global_zero)
+    with lost_process_explained(f"go on from the last checkpoint with --resume {out}"), folder.alone():
+        checkpoint = None if resume is None else checkpoint_of(resume)
+        _require_no_other_run(out, checkpoint)
+        result = _Run(fabric, config, folder, checkpoint, console, command, precision).go()
     leave()
     return result
+
+
+def _require_no_other_run(out: Path, checkpoint: Path | None) -> None:
+    """ValueError where `out` holds a run that this one would write over: any but the one that it goes on with."""
+    there = checkpoint_of(out)
+    if there == out:
+        return
+    if checkpoint is None:
+        raise ValueError(f"{out} already holds a run: go on with --resume {out}, or choose another --out")
+    if checkpoint.resolve().parent != out.resolve():
+        raise ValueError(
+            f"{out} already holds another run than {checkpoint}: choose another --out, or move {there} away"
+        )
 
 
 class _Run:
@@ -357,7 +374,7 @@ class _Run:
             self.metrics = validate(self.trainee.shipped, self.validation, self.fabric.device)
         self.folder.log(step, {f"validation_{name}": value for name, value in self.metrics.items()})
         console.print(f"step {step}: validation {_in_words(self.metrics)}")
-        if self.metrics["auc"] > self.best:
+        if self.metrics.get("auc", -math.inf) > self.best:
             self.best = self.metrics["auc"]
             with nullcontext() if scaled or not self.config.train.unit_spread else self._scaled_in_here(console):
                 self._save("best", step, None)
@@ -377,6 +394,9 @@ class _Run:
         for name, part in zip(("train", "validation", "left out"), splits[:3], strict=True):
             generated = sum(sample.label for sample in part)
             self.console.print(f"{name}: {len(part) - generated} real, {generated} generated")
+        if splits.validation and len({sample.label for sample in splits.validation}) < 2:
+            note = "validation: images of one class have no AUC, so there will be no best/; hold out more of each"
+            self.console.print(f"{note} (data.validation)", style="yellow")
         for sample, reason in splits.quarantined:
             self.console.print(f"quarantined {sample.path}: {reason}", style="yellow")
         for note in notes:
@@ -388,6 +408,8 @@ def _status(terms: dict[str, float], rate: float) -> str:
 
 
 def _in_words(metrics: dict[str, float]) -> str:
+    if "auc" not in metrics:
+        return f"no AUC of one class ({metrics['images']} images)"
     return f"AUC {metrics['auc']:.4f}, balanced accuracy {metrics['balanced_accuracy']:.4f}"
 
 

@@ -119,6 +119,14 @@ def test_separated_classes_leave_no_doubt() -> None:
     assert bootstrap_interval(labels, labels + 0.1, np.arange(40), resamples=50) == (1, 1)
 
 
+def test_a_class_of_one_group_has_no_interval() -> None:
+    """Its single group is in a resample as it is or not at all, which would leave no doubt where all is doubt."""
+    labels, scores = np.array([0, 0, 0, 1, 1]), np.array([0.0, 1, 2, 3, 4])
+    assert bootstrap_interval(labels, scores, np.array([0, 1, 2, 3, 4])) == (1, 1)
+    assert all(map(math.isnan, bootstrap_interval(labels, scores, np.array([0, 1, 2, 3, 3]))))
+    assert all(map(math.isnan, bootstrap_interval(labels, scores, np.array([0, 0, 0, 3, 4]))))
+
+
 def test_many_sets_do_not_run_out_of_codes() -> None:
     images = made(300)
     sets = [np.arange(300) % 97 == number for number in range(97)]

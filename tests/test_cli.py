@@ -363,6 +363,18 @@ def test_serve_says_how_a_list_and_a_time_are_set(apn):
     assert (code, "timeout_s: Input should be less than or equal to 86400" in err) == (1, True)
 
 
+def test_train_that_was_stopped_says_with_which_settings_to_go_on(apn, tmp_path, monkeypatch):
+    from apn.train import TrainResult
+
+    monkeypatch.setattr("apn.train.train", lambda *_, **__: TrainResult(3, True, {}))
+    (tmp_path / "a.toml").write_text("")
+    options = ["--set", "data.train=genimage:my data", "--out", tmp_path / "run"]
+    code, _, err = apn("train", tmp_path / "a.toml", *options)
+    assert code == 130
+    again = f"apn train {tmp_path}/a.toml --set 'data.train=genimage:my data' --resume {tmp_path}/run"
+    assert f"stopped after step 3; go on with: {again}\n" in err
+
+
 def test_train_names_the_setting_that_is_wrong(apn, tmp_path):
     (tmp_path / "a.toml").write_text("[model]\nband_cout = 3\n")
     code, _, err = apn("train", tmp_path / "a.toml")

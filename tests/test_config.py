@@ -131,3 +131,11 @@ def test_every_model_setting_can_be_saved_and_read_back() -> None:
         for choice in choices:
             config = ModelConfig(**{field: choice})
             assert ModelConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_the_value_that_does_not_fit_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("")
+    with pytest.raises(ValueError, match=r"train.steps: Input should be a valid integer, .*, found 'abc'$"):
+        read_config(tmp_path / "a.toml", ("train.steps=abc",))
+    with pytest.raises(ValueError, match=r"downscale_factor: Input should be a valid tuple, found 0.5$"):
+        read_config(tmp_path / "a.toml", ("data.degradations.downscale_factor=0.5",))

@@ -14,7 +14,9 @@ from toy import make_toy, run, toy_config
 from apn.checkpoint import load_state
 from apn.config import Config
 from apn.data.samples import read_samples, write_manifest
-from apn.resume import checkpoint_of, require_same_run, training_data_sha256
+from apn.model_config import ClassifierConfig
+from apn.resume import checkpoint_of, require_same_run, run_folder, training_data_sha256
+from apn.runfolder import RunFolder
 from apn.train import train
 
 
@@ -119,6 +121,49 @@ def test_a_save_that_was_killed_between_its_renames_is_found(toy: Path, begun: P
     (out / "last").rename(out / ".last.previous")
     assert checkpoint_of(out) == out / "last"
     assert run(toy_config(toy, steps=3), out, resume=out).step == 3
+
+
+def test_a_run_goes_on_in_its_own_folder(begun: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(begun, out)
+    assert run_folder(None, "name") == Path("runs/name")
+    assert run_folder(out, "name") == run_folder(out / "last", "name") == out
+    (out / "last").rename(out / ".last.previous")
+    assert run_folder(out, "name") == out
+
+
+def test_another_run_is_not_written_over(toy: Path, begun: Path, tmp_path: Path) -> None:
+    for name in ("run", "other"):
+        shutil.copytree(begun, tmp_path / name)
+    config, other = toy_config(toy, steps=3), tmp_path / "other"
+    before = (other / "last/state.pt").stat().st_ino
+    with pytest.raises(ValueError, match=r"other already holds another run than .*run/last: choose another --out"):
+        run(config, other, resume=tmp_path / "run")
+    assert (other / "last/state.pt").stat().st_ino == before
+    assert run(config, other, resume=other / "last").step == 3
+
+
+def test_a_folder_has_one_run_at_a_time(toy: Path, begun: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(begun, out)
+    with RunFolder(out).alone(), pytest.raises(ValueError, match=r"run is being written by process \d+ of"):
+        run(toy_config(toy, steps=3), out, resume=out)
+    assert run(toy_config(toy, steps=3), out, resume=out).step == 3
+    assert not (out / ".lock").exists()
+
+
+def test_fewer_steps_than_are_done_are_refused(toy: Path, begun: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected train.steps of at least the 2 that it has done, found 1"):
+        run(toy_config(toy, steps=1), begun, resume=begun)
+
+
+def test_settings_of_another_network_are_named(toy: Path, begun: Path) -> None:
+    other = toy_config(toy, steps=3, model={"band_count": 3})
+    with pytest.raises(ValueError, match=r"differ from the configuration's: model.band_count was 2 and is 3$"):
+        run(other, begun, resume=begun)
+    inner = other.model_copy(update={"model": ClassifierConfig(architecture="classifier", pretrained=False)})
+    with pytest.raises(ValueError, match=r"configuration's: model.architecture was 'apn' and is 'classifier'$"):
+        run(inner, begun, resume=begun)
 
 
 def test_what_a_killed_run_had_logged_after_its_checkpoint_is_dropped(toy: Path, begun: Path, tmp_path: Path) -> None:

@@ -83,6 +83,14 @@ def test_label_and_logit_are_enough(suffix: str, tmp_path: Path) -> None:
     assert scores.generator.present() == []
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_protocol_that_nobody_states_has_a_title(suffix: str, tmp_path: Path) -> None:
+    rows = [{"label": label, "logit": float(label), "degradation": kind} for label in (0, 1) for kind in ("", "jpeg")]
+    (scores,) = read_scores([write(tmp_path / f"mine{suffix}", rows)])
+    assert scores.protocol.present() == ["protocol not stated"]
+    assert scores.protocol.where("protocol not stated").all()
+
+
 def test_take_keeps_columns_together(tmp_path: Path) -> None:
     (scores,) = read_scores([write(tmp_path / "a.parquet", rows())])
     mask = scores.take(scores.scene.where("dog"))

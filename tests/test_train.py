@@ -1,5 +1,6 @@
 """Training: it learns, repeats itself, resumes exactly, stops with a reason."""
 
+import io
 import signal
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from rich.console import Console
 from safetensors.torch import load_file
 from tiny import noise, tiny_config
 from torch import nn
@@ -330,6 +332,21 @@ def test_validation_shares_no_group_with_training(toy: Path, tmp_path: Path) -> 
     for name, part in {"train": splits.train, "validation": splits.validation}.items():
         assert read_samples(tmp_path / "run" / f"{name}.jsonl") == part
     assert read_training(tmp_path / "run/last")["data"] == {"train": 60, "validation": 20, "test": 0, "quarantined": 0}
+
+
+def test_validation_on_one_class_has_no_auc_and_says_so_first(toy: Path, tmp_path: Path) -> None:
+    samples = read_samples(toy)
+    few = [sample for sample in samples if not sample.label] + [sample for sample in samples if sample.label][:1]
+    write_manifest(few, tmp_path / "few.jsonl")
+    config = toy_config(toy, steps=1)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"train": str(tmp_path / "few.jsonl")})})
+    said = io.StringIO()
+    found = apn.train.train(config, tmp_path / "run", accelerator="cpu", console=Console(file=said, width=200))
+    assert found.metrics == {"images": 10}
+    assert "validation: images of one class have no AUC, so there will be no best/" in said.getvalue()
+    assert "step 1: validation no AUC of one class (10 images)" in said.getvalue()
+    for file in ("log.jsonl", "last/training.json"):
+        assert "NaN" not in (tmp_path / "run" / file).read_text()  # which JSON has not
 
 
 def test_data_that_do_not_serve(toy: Path, tmp_path: Path) -> None:

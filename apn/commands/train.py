@@ -1,6 +1,7 @@
 """`apn train`."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,9 @@ import typer
 
 def train(
     config: Annotated[Path, typer.Argument(help="A file of configs/, TOML.")],
-    out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<name of the configuration>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; default that of --resume, or runs/<name of the configuration>.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, in TOML notation; repeatable.")
     ] = None,
@@ -25,17 +28,23 @@ def train(
     from apn.config import read_config
     from apn.distributed import launched_rank
     from apn.heap import keep_freed_memory
+    from apn.resume import run_folder
     from apn.train import train as run
 
     keep_freed_memory()
     settings = read_config(config, tuple(overrides or ()))
-    folder = out or (resume if resume is not None and (resume / "last").is_dir() else Path("runs") / settings.name)
+    folder = out or run_folder(resume, settings.name)
     command = "apn " + " ".join(sys.argv[1:])
     result = run(settings, folder, resume=resume, accelerator=device, command=command)
     first = launched_rank() == 0  # of several processes one speaks
     if result.interrupted:
         if first:
-            typer.echo(f"stopped after step {result.step}; go on with: apn train {config} --resume {folder}", err=True)
+            again = shlex.join(["apn", "train", str(config), *_set_options(overrides), "--resume", str(folder)])
+            typer.echo(f"stopped after step {result.step}; go on with: {again}", err=True)
         sys.exit(130)
     if first:
         typer.echo(f"trained {result.step} steps: {folder / 'last'}  {json.dumps(result.metrics)}")
+
+
+def _set_options(overrides: list[str] | None) -> list[str]:
+    return [word for override in overrides or [] for word in ("--set", override)]

@@ -144,7 +144,10 @@ def estimate_metrics(
     for name, exact, middle, drawn in zip(Metrics._fields, zip(*values, strict=True), binned, resampled, strict=True):
         # Where a large table was counted in bins, the bins' own small error is taken out again.
         moved = np.clip(drawn + (np.array(exact) - middle[0]), 0, np.inf if name == "nll" else 1)
+        # A resample that lacks one of the sets counts for none of the mean: that of the others is another number.
+        defined = np.isfinite(exact)[1:]
         means = _nan_mean(np.array(exact)[None, 1:]), _nan_mean(moved[:, 1:])
+        means[1][np.isnan(moved[:, 1:][:, defined]).any(axis=1)] = np.nan
         points, columns = np.append(exact, means[0]), np.column_stack([moved, means[1]])
         low, high = interval(columns) if len(columns) else (np.full(len(points), np.nan),) * 2
         estimates.append([Estimate(*map(float, three)) for three in zip(points, low, high, strict=True)])

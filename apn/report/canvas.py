@@ -8,7 +8,8 @@ Text is drawn as paths in the font that Matplotlib brings: the same on every mac
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,23 @@ def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
         return label
     head = (longest - 1) // 2
     return f"{label[:head]}…{label[len(label) - (longest - 1 - head) :]}"
+
+
+def shorten_apart(labels: Sequence[str], longest: int = LONGEST_LABEL) -> list[str]:
+    """`shorten` of each; names that it would leave alike show where they begin to differ instead of their ends."""
+    found = [shorten(label, longest) for label in labels]
+    alike = defaultdict(set)
+    for label, short in zip(labels, found, strict=True):
+        alike[short].add(printable(label))
+    head = (longest - 2) // 3
+    for place, (label, short) in enumerate(zip(labels, found, strict=True)):
+        if len(alike[short]) > 1:
+            pairs = enumerate(zip(min(alike[short]), max(alike[short]), strict=False))  # these differ first of all
+            differs = next((number for number, (one, other) in pairs if one != other), len(min(alike[short])))
+            rest = printable(label)[differs:]
+            room = longest - 1 - head
+            found[place] = f"{printable(label)[:head]}…{rest if len(rest) <= room else f'{rest[: room - 1]}…'}"
+    return found
 
 
 def share_axis(axes: Axes, axis: str, label: str) -> None:

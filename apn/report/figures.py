@@ -23,9 +23,11 @@ from apn.report.canvas import (
     series_style,
     share_axis,
     shorten,
+    shorten_apart,
     styled,
 )
 from apn.report.results import Estimate
+from apn.report.tables import cell
 
 Floats = NDArray[np.floating]
 
@@ -89,7 +91,7 @@ def roc_figure(curves: Sequence[RocCurve], title: str) -> Figure:
         axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=":", label="chance: AUC 0.5")
         for index, curve in enumerate(curves):
             style = series_style(index) | {"marker": ""}
-            axes.plot(curve.fpr, curve.tpr, label=f"{shorten(curve.label)}: AUC {_words(curve.auc)}", **style)
+            axes.plot(curve.fpr, curve.tpr, label=f"{shorten(curve.label)}: AUC {cell(curve.auc)}", **style)
         share_axis(axes, "x", "false positive rate (real images called generated)")
         share_axis(axes, "y", "true positive rate")
         axes.set_aspect("equal")
@@ -130,7 +132,10 @@ def histogram_figure(groups: Sequence[Group], threshold: float | None, title: st
             axes.axhline(base, color=LINE, linewidth=0.6)
         if threshold is not None:
             axes.axvline(threshold, color=INK, linewidth=1, linestyle="--")
-        labels = [f"{shorten(group.label)} ({len(group.probabilities)})" for group in groups]
+        labels = [
+            f"{name} ({len(group.probabilities)})"
+            for name, group in zip(shorten_apart([group.label for group in groups]), groups, strict=True)
+        ]
         axes.set_yticks(np.arange(len(groups))[::-1] + 0.4, labels)
         axes.set_ylim(-0.1, len(groups))
         axes.tick_params(axis="y", length=0)
@@ -161,7 +166,7 @@ def dot_figure(rows: Sequence[str], series: Sequence[Dots], title: str, label: s
                 **style,
             )
         axes.axvline(0.5, color=QUIET, linewidth=0.8, linestyle=":")
-        axes.set_yticks(places, [shorten(row) for row in rows])
+        axes.set_yticks(places, shorten_apart(rows))
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.tick_params(axis="y", length=0)
         share_axis(axes, "x", f"{label}, 95 % interval")
@@ -221,8 +226,8 @@ def matrix_figure(
         found = values.shape, None if intervals is None else np.shape(intervals)
         raise ValueError(f"expected values {shape} and intervals {(*shape, 2)}, found {found[0]} and {found[1]}")
     with styled():
-        cell = 0.72 if intervals is not None else 0.5
-        figure = new_figure(width=1.9 + cell * shape[1], height=1.6 + cell * 0.72 * shape[0])
+        pitch = 0.72 if intervals is not None else 0.5
+        figure = new_figure(width=1.9 + pitch * shape[1], height=1.6 + pitch * 0.72 * shape[0])
         axes = figure.add_subplot()
         axes.grid(False)
         axes.set_facecolor(LINE)  # shows where there is no number
@@ -230,10 +235,8 @@ def matrix_figure(
         for row, column in np.ndindex(shape):
             interval = None if intervals is None else np.asarray(intervals)[row, column]
             _write_cell(axes, row, column, float(values[row, column]), interval, (1 + darkest) / 2)
-        axes.set_xticks(
-            range(shape[1]), [shorten(name, 18) for name in columns], rotation=40, ha="right", rotation_mode="anchor"
-        )
-        axes.set_yticks(range(shape[0]), [shorten(name, 18) for name in rows])
+        axes.set_xticks(range(shape[1]), shorten_apart(columns, 18), rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(shape[0]), shorten_apart(rows, 18))
         axes.set_xlabel(column_axis)
         axes.set_ylabel(row_axis)
         axes.spines[:].set_visible(False)
@@ -275,12 +278,6 @@ def _bars(axes: Axes, x: Floats, value: Floats, low: Floats, high: Floats, label
 def _spread(value: Floats, low: Floats, high: Floats) -> Floats:
     """(2, N) distances for error bars; a percentile interval need not hold its value, a bar cannot be negative."""
     return np.stack([np.maximum(value - low, 0), np.maximum(high - value, 0)])
-
-
-def _words(estimate: Estimate) -> str:
-    if np.isnan(estimate.value):
-        return "undefined"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
 
 
 def _entitle(figure: Figure, title: str, characters: int = 62) -> None:

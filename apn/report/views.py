@@ -263,4 +263,4 @@ def _defined(estimate: Estimate) -> bool:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:.3f} to {estimate.high:.3f}"
+    return to_cell(estimate).interval

@@ -143,6 +143,28 @@ def test_a_scene_of_one_class_stays_out_of_the_mean() -> None:
     assert row(table, "mean").metrics.auc.value == pytest.approx(np.mean(two))
 
 
+def test_a_generator_of_one_image_has_no_interval_and_takes_the_mean_s() -> None:
+    names = [""] * 40 + ["many"] * 39 + ["one"]
+    labels = np.repeat([0, 1], 40)
+    scores = make_scores(labels, np.random.default_rng(0).normal(labels), generator=names)
+    (table,) = build_report([scores], resamples=100).tables
+    for name in ("one", "mean"):
+        auc = row(table, name).metrics.auc
+        assert 0 <= auc.value <= 1
+        assert math.isnan(auc.low)
+        assert math.isnan(auc.high)
+    assert row(table, "many").metrics.auc.low > 0.5
+
+
+def test_resamples_that_lack_a_generator_count_for_none_of_the_mean() -> None:
+    """Half of them lack the one of two images; averaged over the others alone, they would be another number."""
+    labels = np.repeat([0, 1], [40, 42])
+    logits = np.repeat([0.0, 1, -1], [40, 40, 2])
+    scores = make_scores(labels, logits, generator=[""] * 40 + ["found"] * 40 + ["missed"] * 2)
+    mean = row(build_report([scores], resamples=200).tables[0], "mean").metrics.auc
+    assert mean == (0.5, 0.5, 0.5)
+
+
 def test_failed_rows_are_counted_and_count_nowhere_else() -> None:
     scores = random_scores(generator=["", "adm", "", "glide"] * 60)
     broken = scores.logits.copy()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from apn.report.canvas import SERIES, legend_svg, save_png, series_style, shorten, svg
+from apn.report.canvas import SERIES, legend_svg, save_png, series_style, shorten, shorten_apart, svg
 from apn.report.figures import (
     Dots,
     Group,
@@ -192,3 +192,15 @@ def test_long_names_keep_both_ends() -> None:
     assert shorten("generator_a_very_long_name_v1", 11) == "gener…me_v1"
     assert len(shorten("x" * 99)) == 30
     assert shorten("a\nb\udcff") == r"a\nb\udcff"
+
+
+def test_names_that_differ_in_the_middle_alone_stay_apart() -> None:
+    names = [f"a model of a long name number {i} with a very long end (turbo, distilled)" for i in range(12)]
+    short = shorten_apart([*names, "another"])
+    assert len(set(short)) == 13
+    assert short[3] == "a model o…3 with a very long …"
+    assert short[-1] == "another"
+    assert max(map(len, short)) <= 30
+    assert len(set(shorten_apart(names, 18))) == 12
+    assert shorten_apart(["generator_a_very_long_name_v1", "other"], 11) == ["gener…me_v1", "other"]
+    assert shorten_apart([names[0], names[0]]) == [shorten(names[0])] * 2
