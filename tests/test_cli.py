@@ -71,6 +71,24 @@ def test_an_image_that_is_not_there_is_not_made_a_table(apn, tmp_path):
     assert not (tmp_path / "new.PNG").exists()
 
 
+def test_an_image_that_cannot_even_be_looked_for_is_a_row_where_the_table_is_there_already(apn, tmp_path):
+    (tmp_path / "table.csv").write_text("of an earlier run")
+    nowhere = tmp_path / f"{'long' * 100}.jpg"  # as in a folder that is closed to us, asking for it is an error
+    code, _, err = apn("detect", "--no-stability", "--csv", tmp_path / "table.csv", nowhere, CAT)
+    assert (code, err) == (1, "apn: 1 of 2 images could not be scored\n")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
+    assert [row["error"] for row in rows] == ["the file cannot be read (File name too long)", ""]
+
+
+def test_an_empty_name_is_not_the_folder_we_are_in(apn, tmp_path, monkeypatch):
+    """`apn detect "$PICTURE"` where the variable is not set."""
+    shutil.copy(CAT, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = apn("detect", "--no-stability", "")
+    assert (code, out) == (2, "")
+    assert "expected the name of an image or folder, found an empty one" in err
+
+
 @pytest.fixture
 def full() -> Path:
     """A file that has no room for a byte."""
@@ -208,6 +226,11 @@ def test_option_values_out_of_range_exit_2(apn, wrong):
     code, out, err = apn("detect", CAT, *wrong)
     assert (code, out) == (2, "")
     assert wrong[0] in err
+
+
+def test_a_number_that_is_none_is_told_in_plain_words(apn):
+    code, _, err = apn("detect", CAT, "--max-pixels", "1e6")
+    assert (code, "--max-pixels: expected a whole number of at least 1, found '1e6'" in err) == (2, True)
 
 
 def labelled_folder(folder: Path, count: int) -> Path:
