@@ -70,14 +70,19 @@ def onnx_backend(graph: Path, device: Device = "cpu", *, threads: int | None = N
     if device != "cpu":
         session = _open_session(graph, provider, threads)
         return lambda crops: _run(session, crops)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="apn-onnx")
-    opening = pool.submit(_open_session, graph, provider, 1)
+    pools: dict[int, ThreadPoolExecutor] = {}  # by process: one that is forked has this pool, but none of its threads
+
+    def pool() -> ThreadPoolExecutor:
+        process = os.getpid()
+        return pools.get(process) or pools.setdefault(process, ThreadPoolExecutor(threads, "apn-onnx"))
+
+    opening = pool().submit(_open_session, graph, provider, 1)
     if wait:
         opening.result()
 
     def logits(crops: np.ndarray) -> np.ndarray:
         session = opening.result()
-        rows = pool.map(lambda crop: _run(session, crop[None]), crops)
+        rows = pool().map(lambda crop: _run(session, crop[None]), crops)
         return np.concatenate([np.empty((0, 2), np.float32), *rows])
 
     return logits

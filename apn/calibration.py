@@ -7,6 +7,7 @@ Dimensions: N images. Labels: 0 real, 1 generated.
 import json
 import math
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from apn.detection import Verdict
+from apn.wholefile import write_whole
 
 FILE = "calibration.json"
 Method = Literal["none", "temperature", "isotonic"]
@@ -140,7 +142,8 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
-    path.write_text(json.dumps(asdict(calibration), indent=2) + "\n", encoding="utf-8")
+    """As a whole: a detector that is opened meanwhile reads the old one or the new one."""
+    write_whole(path, (json.dumps(asdict(calibration), indent=2) + "\n").encode())
 
 
 def fit_calibration(
@@ -170,23 +173,20 @@ def fit_calibration(
     """
     logits, labels = np.asarray(logits, float), np.asarray(labels, int)
     real, generated = logits[labels == 0], logits[labels == 1]
-    _require_both(len(real), len(generated), "to calibrate on")
+    require_both(len(real), len(generated), "to calibrate on")
     if extremes is None and (checked_fpr, checked_fnr) != (None, None):
         raise ValueError("expected logits of re-deliveries to choose thresholds of the stability check on, found none")
     checked_fpr, checked_fnr = (
         rate if own is None else own for rate, own in ((target_fpr, checked_fpr), (target_fnr, checked_fnr))
     )
-    rates = {"target_fpr": target_fpr, "target_fnr": target_fnr, "checked_fpr": checked_fpr, "checked_fnr": checked_fnr}
-    for name, rate in rates.items():
-        if not 0 < rate < 1:
-            raise ValueError(f"expected {name} between 0 and 1, found {rate}")
+    require_fitting(target_fpr=target_fpr, target_fnr=target_fnr, checked_fpr=checked_fpr, checked_fnr=checked_fnr)
     fitted = _fit_map(logits, labels, method)
     alone = _thresholds(fitted, real, generated, target_fpr, target_fnr)
     checked = None
     if extremes is not None:
         lowest, highest = np.asarray(extremes, float)[labels == 0, 0], np.asarray(extremes, float)[labels == 1, 1]
         lowest, highest = lowest[np.isfinite(lowest)], highest[np.isfinite(highest)]
-        _require_both(len(lowest), len(highest), "with re-deliveries")
+        require_both(len(lowest), len(highest), "with re-deliveries")
         checked = _thresholds(fitted, lowest, highest, checked_fpr, checked_fnr)
     return replace(
         fitted,
@@ -200,7 +200,17 @@ def fit_calibration(
     )
 
 
-def _require_both(real: int, generated: int, what: str) -> None:
+def require_fitting(**rates: float | None) -> None:
+    """ValueError for what no scores can mend: a rate outside (0, 1), by its name (None is no rate); no scikit-learn."""
+    if find_spec("sklearn") is None:
+        raise ValueError("fitting a calibration needs scikit-learn: pip install 'apn[evaluate]'")
+    for name, rate in rates.items():
+        if rate is not None and not 0 < rate < 1:
+            raise ValueError(f"expected {name} between 0 and 1, found {rate}")
+
+
+def require_both(real: int, generated: int, what: str) -> None:
+    """ValueError for fewer images of a class than thresholds are chosen on. what: the words after `images`."""
     if min(real, generated) < 20:
         raise ValueError(f"expected at least 20 real and 20 generated images {what}, found {real} and {generated}")
 
@@ -238,11 +248,9 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins
 
 
 def _fit_map(logits: np.ndarray, labels: np.ndarray, method: Method) -> Calibration:
-    try:
-        from sklearn.isotonic import IsotonicRegression
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise ValueError("fitting a calibration needs scikit-learn: pip install 'apn[evaluate]'") from error
+    from sklearn.isotonic import IsotonicRegression
+    from sklearn.linear_model import LogisticRegression
+
     weight = np.where(labels == 1, 0.5 / (labels == 1).mean(), 0.5 / (labels == 0).mean())  # as if half were real
     if method == "isotonic":
         curve = IsotonicRegression(y_min=1e-3, y_max=1 - 1e-3, out_of_bounds="clip").fit(logits, labels, weight)

@@ -105,8 +105,10 @@ class Detector:
         names: what each row's `path` says (default: the path, or the image's number). brief: no more of an image's
         re-deliveries are scored once one has overturned its verdict; verdicts are the same, in less time. batch_size:
         tiles that the network sees at once; it does not change a score. workers: threads that decode ahead of the
-        network.
+        network. Raises TypeError for what is no source.
         """
+        if isinstance(images, str | bytes | os.PathLike):  # which would be taken letter by letter
+            raise TypeError(f"expected several images, found one ({type(images).__name__}): detect() takes it")
         options: dict[str, Any] = {"allow_truncated": allow_truncated}
         if max_pixels is not None:
             options["max_pixels"] = max_pixels
@@ -284,6 +286,11 @@ def _open(source: Source, options: dict[str, Any]) -> LoadedImage:
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
             raise ImageError(f"expected RGB pixels (H, W, 3) uint8, found {source.shape} {source.dtype}")
         return LoadedImage(source, "pixels", 1, False, None, {})
+    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and not hasattr(source, "read"):
+        raise TypeError(
+            "expected a path, the bytes of a file, or RGB pixels (H, W, 3) uint8 (of a Pillow image "
+            f"numpy.asarray(image.convert('RGB'))), found {type(source).__name__}"
+        )
     return load_image(source, **options)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from apn.calibration import Calibration
+from apn.calibration import Calibration, require_both
 from apn.data.layouts import read_data
 from apn.data.samples import require_both_classes
 
@@ -35,7 +36,8 @@ def labelled_logits(location: str, open_detector: "Callable[[], Detector]", *, s
     columns `logit` and `label`, and perhaps `lowest` and `highest`; else images as `read_data` takes them, which are
     scored by the detector (opened only then).
     stability: score re-deliveries of these images too.
-    Raises ValueError that names the row or the files that have no score.
+    Raises ValueError that names the row or the files that have no score, and before it scores any where a class has too
+    few images to calibrate on.
     """
     path = Path(location)
     if path.suffix == ".parquet":
@@ -43,21 +45,30 @@ def labelled_logits(location: str, open_detector: "Callable[[], Detector]", *, s
     if path.is_file() and "logit" in _columns(path):
         rows = [_row(path, number, row) for number, row in enumerate(_rows(path), start=1)]
         logits, labels, *bounds = (np.array(column) for column in zip(*rows, strict=True))
-        return Labelled(logits, labels, np.column_stack(bounds) if np.isfinite(bounds).any() else None)
+        return Labelled(logits, labels, _bounds(np.column_stack(bounds)))
     samples = read_data(location)
     require_both_classes(samples)
+    generated = sum(sample.label for sample in samples)
+    require_both(len(samples) - generated, generated, "to calibrate on")
     detector = open_detector()
     detector.calibration = Calibration()  # one threshold: no image is `unsure` before its re-deliveries are scored
-    found, failed = [], []
+    found, extremes, failed = [], [], []
     for row in detector.detect_many((sample.path for sample in samples), stability=stability):
         if row.logit is None:
             failed.append(f"{row.path}: {row.error}")
         else:
-            found.append([row.logit, *(delivery.logit for delivery in row.stability)])
+            found.append(row.logit)
+            again = [delivery.logit for delivery in row.stability]  # none of a picture smaller than a crop
+            extremes.append((min(row.logit, *again), max(row.logit, *again)) if again else (np.nan, np.nan))
     _require_scores(failed, len(samples))
-    logits = np.array(found)  # (N, 1), with re-deliveries (N, 1 + those)
-    extremes = np.column_stack([logits.min(axis=1), logits.max(axis=1)]) if stability else None
-    return Labelled(logits[:, 0], np.array([sample.label for sample in samples]), extremes)
+    labels = np.array([sample.label for sample in samples])
+    return Labelled(np.array(found), labels, _bounds(extremes))
+
+
+def _bounds(extremes: ArrayLike) -> np.ndarray | None:
+    """(N, 2) as in `Labelled`: None where no image has any."""
+    bounds = np.asarray(extremes, float)
+    return bounds if np.isfinite(bounds).any() else None
 
 
 def _from_table(path: Path) -> Labelled:
@@ -82,8 +93,8 @@ def _require_scores(failed: list[str], images: int) -> None:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        if path.suffix == ".csv":
+    with path.open(encoding="utf-8-sig", newline="") as file:  # without the mark that spreadsheets put first
+        if path.suffix.lower() == ".csv":
             yield from csv.DictReader(file)
         else:
             yield from (json.loads(line) for line in file if line.strip())

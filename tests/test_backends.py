@@ -1,5 +1,6 @@
 """Backends: crops in, logits out; every crop alone, as many at a time as there are threads."""
 
+import multiprocessing
 import threading
 from pathlib import Path
 
@@ -46,6 +47,25 @@ def test_input_is_channels_first_in_0_to_1() -> None:
     image = to_input(np.array([[[[0, 51, 255]]]], np.uint8))
     assert (image.shape, image.dtype) == ((1, 3, 1, 1), np.float32)
     assert image.ravel().tolist() == [0, np.float32(0.2), 1]
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own(graph: Path) -> None:
+    """The default of multiprocessing on Linux, and what servers do that load before they fork."""
+    run, images = onnx_backend(graph, threads=2), crops(3)
+    run(images)
+    results = multiprocessing.get_context("fork").SimpleQueue()
+    child = multiprocessing.get_context("fork").Process(target=lambda: results.put(run(images)))
+    child.start()
+    child.join(timeout=30)
+    waits = child.is_alive()
+    child.kill()
+    assert not waits, "for threads that were not forked with it"
+    np.testing.assert_allclose(results.get(), expected(images), atol=1e-5)
+    child.join()
+    child.close()
+    results.close()
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])

@@ -71,6 +71,24 @@ def test_an_image_that_is_not_there_is_not_made_a_table(apn, tmp_path):
     assert not (tmp_path / "new.PNG").exists()
 
 
+def test_an_image_that_cannot_even_be_looked_for_is_a_row_where_the_table_is_there_already(apn, tmp_path):
+    (tmp_path / "table.csv").write_text("of an earlier run")
+    nowhere = tmp_path / f"{'long' * 100}.jpg"  # as in a folder that is closed to us, asking for it is an error
+    code, _, err = apn("detect", "--no-stability", "--csv", tmp_path / "table.csv", nowhere, CAT)
+    assert (code, err) == (1, "apn: 1 of 2 images could not be scored\n")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
+    assert [row["error"] for row in rows] == ["the file cannot be read (File name too long)", ""]
+
+
+def test_an_empty_name_is_not_the_folder_we_are_in(apn, tmp_path, monkeypatch):
+    """`apn detect "$PICTURE"` where the variable is not set."""
+    shutil.copy(CAT, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = apn("detect", "--no-stability", "")
+    assert (code, out) == (2, "")
+    assert "expected the name of an image or folder, found an empty one" in err
+
+
 @pytest.fixture
 def full() -> Path:
     """A file that has no room for a byte."""
@@ -210,14 +228,19 @@ def test_option_values_out_of_range_exit_2(apn, wrong):
     assert wrong[0] in err
 
 
-def labelled_folder(folder: Path, count: int) -> Path:
+def test_a_number_that_is_none_is_told_in_plain_words(apn):
+    code, _, err = apn("detect", CAT, "--max-pixels", "1e6")
+    assert (code, "--max-pixels: expected a whole number of at least 1, found '1e6'" in err) == (2, True)
+
+
+def labelled_folder(folder: Path, count: int, side: int = 64) -> Path:
     """Real: smooth ramps; generated: noise. What the detector makes of them does not matter here."""
     rng = np.random.default_rng(0)
     for label in ("real", "generated"):
         (folder / label).mkdir(parents=True)
         for number in range(count):
-            ramp = np.linspace(0, 200, 64)[:, None, None] + rng.uniform(0, 50, (1, 64, 3))
-            pixels = rng.uniform(0, 255, (64, 64, 3)) if label == "generated" else ramp
+            ramp = np.linspace(0, 200, side)[:, None, None] + rng.uniform(0, 50, (1, side, 3))
+            pixels = rng.uniform(0, 255, (side, side, 3)) if label == "generated" else ramp
             Image.fromarray(pixels.astype(np.uint8)).save(folder / label / f"{number}.png")
     return folder
 
@@ -326,11 +349,72 @@ def test_calibrate_chooses_thresholds_of_the_stability_check(apn, tmp_path):
 
 
 def test_calibrate_scores_re_deliveries_of_images(apn, tmp_path):
-    data = labelled_folder(tmp_path / "data", 20)
+    data = labelled_folder(tmp_path / "data", 20, side=160)
+    Image.new("RGB", (64, 64), (200, 30, 30)).save(data / "real" / "small.png")  # always unsure, so not delivered again
     for option, has in (("--stability", True), ("--no-stability", False)):
         code, _, err = apn("calibrate", data, option, "--method", "isotonic", "--out", tmp_path / "mine.json")
         assert code == 0, err
-        assert (json.loads((tmp_path / "mine.json").read_text())["checked"] is not None) == has
+        written = json.loads((tmp_path / "mine.json").read_text())
+        assert ((written["checked"] is not None), written["real_images"]) == (has, 21)
+
+
+def test_calibrate_needs_no_re_deliveries_where_all_pictures_are_small(apn, tmp_path):
+    data = labelled_folder(tmp_path / "data", 20)
+    code, out, _ = apn("calibrate", data, "--method", "isotonic", "--out", tmp_path / "mine.json")
+    assert (code, json.loads((tmp_path / "mine.json").read_text())["checked"]) == (0, None)
+    assert "not chosen for it: no scores of re-deliveries" in out
+
+
+@pytest.mark.parametrize(
+    ("images", "option", "message"),
+    [
+        (20, ("--target-fpr", 1), "expected target_fpr between 0 and 1, found 1.0"),
+        (20, ("--checked-fnr", 0), "expected checked_fnr between 0 and 1, found 0.0"),
+        (20, ("--out", "."), "--out .: expected a file to write, found a folder"),
+        (19, (), "expected at least 20 real and 20 generated images to calibrate on, found 19 and 19"),
+    ],
+)
+def test_calibrate_refuses_what_cannot_work_before_it_scores(apn, tmp_path, monkeypatch, images, option, message):
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a detector was opened")
+
+    monkeypatch.setattr("apn.detector.load", load)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = apn("calibrate", labelled_folder(tmp_path / "data", images), *option)
+    assert (code > 0, message in err) == (True, True), err
+
+
+def test_calibrate_says_at_once_that_it_cannot_fit(apn, tmp_path, monkeypatch):
+    monkeypatch.setattr("apn.calibration.find_spec", lambda name: None)
+    monkeypatch.setattr("apn.detector.load", None)
+    code, _, err = apn("calibrate", labelled_folder(tmp_path / "data", 20), "--out", tmp_path / "mine.json")
+    assert (code, err) == (1, "apn: fitting a calibration needs scikit-learn: pip install 'apn[evaluate]'\n")
+
+
+def test_calibrate_makes_the_folder_of_its_file(apn, tmp_path):
+    (tmp_path / "scores.csv").write_text("logit,label\n" + "".join(f"{k - 0.5},{k}\n" for k in (0, 1) * 20))
+    out = tmp_path / "of" / "mine" / "calibration.json"
+    assert apn("calibrate", tmp_path / "scores.csv", "--out", out)[0] == 0
+    assert json.loads(out.read_text())["real_images"] == 20
+
+
+def test_black_and_white_pictures_stay_unsure_with_thresholds_of_ones_own(apn, tmp_path):
+    """The shipped network calls them real, whatever made them: its own calibration says how much colour it needs."""
+    (tmp_path / "scores.csv").write_text("logit,label\n" + "".join(f"{k - 0.5},{k}\n" for k in (0, 1) * 20))
+    Image.open(CAT).convert("L").save(tmp_path / "grey.jpg")
+    code, out, _ = apn("calibrate", tmp_path / "scores.csv", "--out", tmp_path / "mine.json")
+    assert (code, "pictures with less colour than 2 are unsure (--least-colour)" in out) == (0, True)
+    row = json.loads(apn("detect", "--json", "--calibration", tmp_path / "mine.json", tmp_path / "grey.jpg")[1])
+    assert (row["verdict"], row["warnings"][0].partition(":")[0]) == ("unsure", "no colour")
+    assert apn("calibrate", tmp_path / "scores.csv", "--least-colour", 0, "--out", tmp_path / "mine.json")[0] == 0
+    assert json.loads((tmp_path / "mine.json").read_text())["least_colour"] == 0
+
+
+def test_a_table_as_spreadsheets_save_it_is_calibrated_on(apn, tmp_path):
+    table = "logit,label\n" + "".join(f"{k - 0.5},{k}\n" for k in (0, 1) * 20)
+    (tmp_path / "SCORES.CSV").write_text(table, "utf-8-sig")
+    code, out, err = apn("calibrate", tmp_path / "SCORES.CSV", "--out", tmp_path / "mine.json")
+    assert (code, "from 20 real and 20 generated images" in out) == (0, True), err
 
 
 @pytest.mark.slow

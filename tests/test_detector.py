@@ -136,6 +136,14 @@ def test_detect_raises_what_detect_many_reports():
         make_detector().detect(np.zeros((4, 4), np.uint8))
 
 
+def test_what_is_no_image_is_told_with_what_is_one():
+    with pytest.raises(TypeError, match=r"RGB pixels .*numpy.asarray\(image.convert\('RGB'\)\).*, found Image$"):
+        make_detector().detect(Image.new("RGB", (SIZE, SIZE)))
+    for one in ("photo.jpg", b"photo.jpg", Path("photo.jpg")):  # not a row for each of its letters
+        with pytest.raises(TypeError, match="expected several images, found one"):
+            list(make_detector().detect_many(one))
+
+
 def test_thresholds_make_three_verdicts():
     detector = make_detector(calibration=Calibration(real_below=0.3, generated_from=0.7))
     greys = (0, 128, 255)

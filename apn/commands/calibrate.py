@@ -40,13 +40,14 @@ def calibrate(
         typer.Option(help="How logits become probabilities; isotonic is any rising curve, from a thousand images on."),
     ] = "temperature",
     least_colour: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
             max=255,
-            help="Pictures with less colour (mean of the strongest less the weakest of RGB, 0 to 255) are unsure.",
+            help="Pictures with less colour (mean of the strongest less the weakest of RGB, 0 to 255) are unsure; "
+            "default: as in the calibration of --weights.",
         ),
-    ] = 0.0,
+    ] = None,
     weights: Weights = "apn-mini",
     backend: BackendOption = "auto",
     device: DeviceOption = "cpu",
@@ -56,9 +57,17 @@ def calibrate(
     Use them with `apn detect --calibration FILE`.
     Images: a folder with real/ and generated/, or a CSV or JSONL manifest with path and label.
     """
-    from apn.calibration import fit_calibration, write_calibration
+    from apn.backends import find_weights
+    from apn.calibration import fit_calibration, read_calibration, require_fitting, write_calibration
     from apn.scores import labelled_logits
 
+    # What is wrong whatever the scores are is told before they are made, which may take hours.
+    require_fitting(target_fpr=target_fpr, target_fnr=target_fnr, checked_fpr=checked_fpr, checked_fnr=checked_fnr)
+    if out.is_dir():
+        raise UsageError(f"--out {out}: expected a file to write, found a folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if least_colour is None:
+        least_colour = read_calibration(find_weights(weights)).least_colour
     if out.exists() and Path(scores).exists() and out.samefile(scores):
         raise UsageError(f"--out {out}: expected another file than the scores, which it would replace")
 
@@ -84,6 +93,8 @@ def calibrate(
     typer.echo(
         f"{out}: ECE {fitted.ece:.3f}, from {fitted.real_images} real and {fitted.generated_images} generated images"
     )
+    if fitted.least_colour:
+        typer.echo(f"  pictures with less colour than {fitted.least_colour:g} are unsure (--least-colour)")
     for name, checked in {"without the stability check": False, "with it": True}.items():
         one = fitted.thresholds(checked=checked)
         chosen = not checked or fitted.checked is not None

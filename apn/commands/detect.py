@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of `apn detect`."""
     parser = argparse.ArgumentParser("apn detect", description=detect.__doc__, allow_abbrev=False)
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="Images and folders (searched recursively).")
+    add("paths", nargs="+", type=_named, metavar="IMAGE_OR_FOLDER", help="Images and folders (searched recursively).")
     add("--json", action="store_true", help="One JSON object a line on stdout, in order.")
     add("--csv", type=Path, metavar="FILE", help="Write the rows to a CSV file too.")
     add("--weights", default="apn-mini", help=f"{HELP['weights']} Default: %(default)s.")
@@ -90,10 +90,20 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _named(text: str) -> Path:
+    """An empty name would be the folder we are in: what a script gets of a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of an image or folder, found an empty one")
+    return Path(text)
+
+
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, found {value}")
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
     return value
 
 
@@ -102,7 +112,8 @@ def _spare_images(csv: Path, images: Sequence[Path]) -> None:
     from apn.image import IMAGE_EXTENSIONS
 
     taken = csv.suffix.lower() in IMAGE_EXTENSIONS
-    if taken or (csv.exists() and any(image.exists() and os.path.samefile(csv, image) for image in images)):
+    exists = os.path.exists  # Path.exists raises where a folder on the way is closed, and that is one image's error
+    if taken or (exists(csv) and any(exists(image) and os.path.samefile(csv, image) for image in images)):
         raise UsageError(f"--csv {csv}: expected a file for the table, found an image (the name follows --csv at once)")
 
 

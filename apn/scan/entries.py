@@ -1,4 +1,4 @@
-"""What a shard's list holds: files, rows of a table, tars, members of tars. One JSON line each."""
+"""What a shard's list holds: files, rows of a table (images, or none), tars, members of tars. One JSON line each."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -35,7 +35,14 @@ class Member(NamedTuple):
     size: int
 
 
-Entry = File | Rows | Tar | Member
+class Empty(NamedTuple):
+    """A row of a table of paths that names none."""
+
+    table: str
+    row: int  # counted from 0
+
+
+Entry = File | Rows | Tar | Member | Empty
 
 
 def images_of(entry: Entry) -> int | None:
@@ -55,10 +62,12 @@ def member_name(tar: str, member: str) -> str:
     return f"{tar}#{member}"
 
 
-def name_of(entry: File | Rows | Member) -> str:
+def name_of(entry: File | Rows | Member | Empty) -> str:
     """What the results call the (first) image of an entry."""
     if isinstance(entry, File):
         return entry.path
+    if isinstance(entry, Empty):
+        return row_name(entry.table, entry.row)
     return row_name(entry.table, entry.first) if isinstance(entry, Rows) else member_name(entry.tar, entry.name)
 
 
@@ -80,6 +89,6 @@ def _line(entry: Entry) -> str:
 def _entry(value: Any) -> Entry:
     if isinstance(value, str):
         return File(value)
-    kind: Any = Rows if "table" in value else Member if "offset" in value else Tar
+    kind: Any = Empty if "row" in value else Rows if "table" in value else Member if "offset" in value else Tar
     entry: Entry = kind(**value)
     return entry

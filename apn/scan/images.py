@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from apn.image import ImageError, LoadedImage, load_image
 from apn.imagefile import readable
 from apn.provenance import clean
-from apn.scan.entries import Entry, File, Member, Rows, Tar, member_name, name_of, row_name
+from apn.scan.entries import Empty, Entry, File, Member, Rows, Tar, member_name, name_of, row_name
 from apn.scan.fetching import patiently
 from apn.scan.files import is_local, open_address
 from apn.scan.sample import is_image_name
@@ -63,6 +63,8 @@ def images_in(entries: Iterable[Entry]) -> Iterator[Image]:
             yield _file(entry)
         elif isinstance(entry, Member):
             yield _member(entry)
+        elif isinstance(entry, Empty):
+            yield Image(name_of(entry), error="expected a path, found an empty cell")
         else:
             yield from _guarded(entry)
 

@@ -11,10 +11,10 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from apn.image import IMAGE_EXTENSIONS
-from apn.scan.entries import Entry, File, Member, Rows, Tar, name_of
+from apn.scan.entries import Empty, Entry, File, Member, Rows, Tar, name_of
 from apn.scan.files import open_address
 
-Single = File | Rows | Member  # one image
+Single = File | Rows | Member | Empty  # one image
 
 
 class Sample(NamedTuple):

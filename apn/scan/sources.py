@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from fsspec.spec import AbstractFileSystem
 
 from apn.image import IMAGE_EXTENSIONS
-from apn.scan.entries import Entry, File, Rows, Tar
+from apn.scan.entries import Empty, Entry, File, Rows, Tar
 from apn.scan.files import full_address, is_local, open_address
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -78,6 +78,8 @@ def list_entries(sources: Iterable[Source], column: str | None = None) -> Iterat
 
 
 def _matching(text: str) -> list[Source]:
+    if not text:  # which fsspec takes for the folder we are in: a variable of a script that is not set
+        raise ValueError(f"no source '': expected {EXPECTED}, found an empty name")
     file_system, path = open_address(text)
     if not file_system.exists(path) and any(sign in path for sign in "*?["):
         if not (paths := sorted(map(str, file_system.glob(path)))):
@@ -169,8 +171,8 @@ def _csv(source: Source, column: str | None) -> Iterator[Entry]:
     with source.file_system.open(source.path, "rb") as file:
         rows = csv.DictReader(io.TextIOWrapper(file, *_TEXT, newline=""))
         name = _choose_column(source, list(rows.fieldnames or ()), column)
-        for row in rows:
-            yield _named(row[name] or "", source)
+        for number, row in enumerate(rows):
+            yield _cell(row[name], number, source)
 
 
 def _parquet(source: Source, column: str | None) -> Iterator[Entry]:
@@ -187,8 +189,9 @@ def _parquet(source: Source, column: str | None) -> Iterator[Entry]:
         elif pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
             yield Rows(source.address, f"{name}.bytes", 0, table.metadata.num_rows)
         elif _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind):
-            for batch in table.iter_batches(batch_size=4096, columns=[name]):
-                yield from (_named(path or "", source) for path in batch.column(0).to_pylist())
+            batches = table.iter_batches(batch_size=4096, columns=[name])
+            paths = (path for batch in batches for path in batch.column(0).to_pylist())
+            yield from (_cell(path, number, source) for number, path in enumerate(paths))
         else:
             raise ValueError(
                 f"{source.address}, column {name!r}: expected paths (string) or images (binary, or a struct with "
@@ -197,11 +200,11 @@ def _parquet(source: Source, column: str | None) -> Iterator[Entry]:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _choose_column(source: Source, names: list[str], column: str | None) -> str:
@@ -210,6 +213,11 @@ def _choose_column(source: Source, names: list[str], column: str | None) -> str:
             return name
     wanted = f"column {column!r}" if column else "a column of images or paths, named by --column"
     raise ValueError(f"{source.address}: expected {wanted}, found {', '.join(names) or 'no column'}")
+
+
+def _cell(text: str | None, row: int, source: Source) -> Entry:
+    """The entry of a table's cell; joined to the table's folder, an empty one would name that."""
+    return _named(text, source) if text else Empty(source.address, row)
 
 
 def _named(text: str, source: Source) -> Entry:

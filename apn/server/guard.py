@@ -45,7 +45,9 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, status = time.perf_counter(), 0
+        begun, status, method = time.perf_counter(), 0, scope["method"]
+        if method == "HEAD":  # as GET, the head of whose answer it asks for; uvicorn leaves out the body
+            scope = {**scope, "method": "GET"}
 
         async def hardened_send(message: Message) -> None:
             nonlocal status
@@ -57,7 +59,7 @@ class Guard:
             await send(message)
 
         try:
-            answer = self.refusal(scope["method"], scope["path"], Headers(scope=scope)) or self.app
+            answer = self.refusal(method, scope["path"], Headers(scope=scope)) or self.app
             await answer(scope, receive, hardened_send)
         except Exception:
             log.exception("request failed")
@@ -68,7 +70,7 @@ class Guard:
             route = getattr(scope.get("route"), "path", "other")  # the template: a path may hold anything
             self.metrics.requests.labels(route, status or "aborted").inc()
             self.metrics.request_seconds.labels(route).observe(seconds)
-            log.info("%s %s %s %.3f s", scope["method"], route, status or "aborted", seconds)
+            log.info("%s %s %s %.3f s", method, route, status or "aborted", seconds)
 
     def refusal(self, method: str, path: str, headers: Headers) -> ASGIApp | None:
         """The answer to a request that may not pass, None for one that may.

@@ -13,8 +13,9 @@ import pytest
 from scanning import picture, plan_of
 
 from apn.image import ImageError, find_images
-from apn.scan.entries import File, Rows, Tar
+from apn.scan.entries import File, Rows, Tar, decode, encode
 from apn.scan.images import Image, images_in
+from apn.scan.sample import draw_sample
 from apn.scan.sources import find_sources, list_entries
 
 RED = picture(255)
@@ -91,6 +92,31 @@ def test_lists_and_tables_of_paths_are_relative_to_themselves_and_may_name_addre
     for name in ("list.txt", "list.csv", "list.parquet"):
         assert listed(tmp_path / "far" / name) == expected
     assert listed(tmp_path / "far" / "words.parquet", column="where") == expected
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_cell_without_a_path_is_a_row_of_the_table_and_not_its_folder(tmp_path, name):
+    (tmp_path / "t.csv").write_text("id,url\n0,a.jpg\n1,\n2\n3,d.jpg\n")
+    pq.write_table(pa.table({"url": ["a.jpg", None, "", "d.jpg"]}), tmp_path / "t.parquet")
+    entries = listed(tmp_path / name)
+    assert list(decode(encode(entries))) == entries
+    images = list(images_in(entries))
+    assert [one.name for one in images] == [
+        f"{tmp_path}/a.jpg",
+        f"{tmp_path}/{name}#1",
+        f"{tmp_path}/{name}#2",
+        f"{tmp_path}/d.jpg",
+    ]
+    assert [one.error for one in images] == [None, *["expected a path, found an empty cell"] * 2, None]
+    assert draw_sample(entries, 4, seed=0).population == 4
+
+
+def test_the_newer_kinds_of_text_and_bytes_of_arrow_are_read_too(tmp_path):
+    pq.write_table(pa.table({"path": pa.array(["a.jpg"], pa.string_view())}), tmp_path / "paths.parquet")
+    pq.write_table(pa.table({"image": pa.array([RED], pa.binary_view())}), tmp_path / "images.parquet")
+    assert listed(tmp_path / "paths.parquet") == [File(f"{tmp_path}/a.jpg")]
+    (image,) = read(tmp_path / "images.parquet")
+    assert loads(image)
 
 
 def test_names_of_any_bytes_come_through_a_list(tmp_path):
@@ -226,6 +252,13 @@ def test_sha256_is_of_the_file(tmp_path, content):
 def test_a_source_that_is_not_there_says_what_was_expected(tmp_path, source, message):
     with pytest.raises(ValueError, match=message):
         find_sources([source if "://" in source else str(tmp_path / source)])
+
+
+def test_an_empty_source_is_not_the_folder_we_are_in(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(RED)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"no source '': expected a folder, an image, .* found an empty name"):
+        find_sources([""])
 
 
 def test_sources_that_overlap_are_refused(tmp_path):

@@ -185,6 +185,14 @@ def test_health_page_and_docs_need_nobody_else(client: httpx.Client) -> None:
     assert "POST /v1/detect" in client.get("/docs").text
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/", "/v1/model", "/v1/detect", "/nowhere"])
+def test_head_is_the_head_of_get(client: httpx.Client, path: str) -> None:
+    """What monitors, load balancers and `curl -I` ask."""
+    asked, got = client.head(path), client.get(path)
+    assert (asked.status_code, asked.content) == (got.status_code, b"")
+    assert {**asked.headers, "date": ""} == {**got.headers, "date": ""}
+
+
 def test_every_answer_is_hardened(client: httpx.Client) -> None:
     for path in ("/", "/v1/model", "/healthz", "/nowhere", "/metrics"):
         headers = client.get(path).headers
