@@ -48,7 +48,8 @@ class Calibration:
     real_below, generated_from, target_fpr, target_fnr: the thresholds of one score. checked: those of the stability
     check, which the image and all its re-deliveries have to pass; None where they were not chosen: then those of one
     score. ece: expected calibration error, cross-fitted, None if unknown. least_colour: a picture with less colour
-    (`apn.detector.colourfulness`, 0 to 255) than the calibration was fitted for is `unsure`, whatever its probability.
+    (`apn.detector.colourfulness`, 0 to 255) than the calibration was fitted for is `unsure`, whatever its probability,
+    and so is one of which more than most_flat is of one colour with what is beside it (`flatness` there, 0 to 1).
     """
 
     method: Method = "none"
@@ -62,6 +63,7 @@ class Calibration:
     checked: Thresholds | None = None
     ece: float | None = None
     least_colour: float = 0.0
+    most_flat: float = 1.0
     real_images: int = 0
     generated_images: int = 0
     fitted_on: str = "nothing: softmax of the logits, verdict at 0.5"
@@ -131,6 +133,8 @@ def _problem(calibration: Calibration) -> str | None:
         return "0 <= real_below <= generated_from <= 1 and temperature > 0"
     if not 0 <= calibration.least_colour <= 255:
         return "least_colour between 0 and 255"
+    if not 0 <= calibration.most_flat <= 1:
+        return "most_flat between 0 and 1"
     knots = len(calibration.knots_logit), len(calibration.knots_probability)
     if calibration.method == "isotonic" and not 0 < knots[0] == knots[1]:
         return "as many knots_logit as knots_probability"
@@ -157,6 +161,7 @@ def fit_calibration(
     checked_fpr: float | None = None,
     checked_fnr: float | None = None,
     least_colour: float = 0.0,
+    most_flat: float = 1.0,
     fitted_on: str,
 ) -> Calibration:
     """Fits the map and the thresholds to logits (N,) and labels (N,) of held-out images.
@@ -164,7 +169,7 @@ def fit_calibration(
     extremes: (N, 2), the lowest and the highest logit of an image and its re-deliveries, NaN where they were not
     scored: thresholds of the stability check are chosen on these, for the rates checked_fpr and checked_fnr (default:
     the same rates). With the check an image is called generated where its lowest logit is above the threshold, real
-    where its highest is below. least_colour: as in `Calibration`, not fitted.
+    where its highest is below. least_colour, most_flat: as in `Calibration`, not fitted.
 
     The thresholds are conformal quantiles: for a new real image like the held-out ones, the chance to reach
     `generated_from` is at most target_fpr, whatever the detector (Vovk et al. 2005; Angelopoulos & Bates 2023).
@@ -194,6 +199,7 @@ def fit_calibration(
         checked=checked,
         ece=_cross_fitted_ece(logits, labels, method),
         least_colour=least_colour,
+        most_flat=most_flat,
         real_images=len(real),
         generated_images=len(generated),
         fitted_on=fitted_on,

@@ -43,6 +43,7 @@ class Prepared(NamedTuple):
     corners: list[tuple[int, int]]  # (top, left) of each tile
     tiles: np.ndarray | None  # (T, S, S, 3) uint8
     colour: float  # of the tiles: `colourfulness`
+    flat: float  # of the tiles: `flatness`
     delivered: list[np.ndarray]  # after each of DELIVERIES, the tiles of `_delivered`, uint8; empty where not asked for
     warnings: tuple[str, ...]
     error: str | None
@@ -136,15 +137,15 @@ class Detector:
         try:
             image = _open(source, options)
         except ImageError as error:
-            return Prepared(path, 0, 0, None, [], None, 0.0, [], (), str(error))
+            return Prepared(path, 0, 0, None, [], None, 0.0, 0.0, [], (), str(error))
         size, pixels = self.crop_size, image.pixels
         corners = tile_corners(image.height, image.width, size, TILES_PER_SIDE)
         tiles = np.stack([crop(pixels, top, left, size) for top, left in corners])
         again = [corners[i] for i in _delivered(len(corners))]
         delivered = deliver(pixels, again, size) if stability else []
         facts = image._replace(pixels=np.empty((0, 0, 3), np.uint8))  # a view would keep the whole picture alive
-        warnings, colour = _warnings(image, size), colourfulness(tiles)
-        return Prepared(path, image.width, image.height, facts, corners, tiles, colour, delivered, warnings, None)
+        seen, warnings = (colourfulness(tiles), flatness(tiles)), _warnings(image, size)
+        return Prepared(path, image.width, image.height, facts, corners, tiles, *seen, delivered, warnings, None)
 
     def _judge(self, images: list[Prepared], batch_size: int, brief: bool) -> Iterator[Detection]:
         """Scores all tiles together, then the re-deliveries of the images whose verdict they could overturn."""
@@ -176,18 +177,10 @@ class Detector:
         assert image.facts is not None
         logit = float(logits.mean())
         probability = self.calibration.probability(logit)
-        facts, least = image.facts, self.calibration.least_colour
+        facts, silent = image.facts, _silent(image, self.calibration)
         verdict = self.calibration.thresholds(checked=bool(image.delivered)).verdict(probability)
-        warnings = image.warnings
-        if min(image.width, image.height) < self.crop_size:  # repeated to fill a crop: the seams are scored as well
+        if silent or min(image.width, image.height) < self.crop_size:  # small: repeated to fill a crop, seams and all
             verdict = "unsure"
-        if image.colour < least:  # what is read from colour says `real` of all that has none
-            verdict = "unsure"
-            found = f"{image.colour:.1f} of 255 grey values, a verdict needs {least:g}"
-            warning = (
-                f"no colour: what was scored is black and white or nearly so ({found}); of that the score says nothing"
-            )
-            warnings = (*warnings, warning)
         return Detection(
             path=image.path,
             verdict=verdict,
@@ -197,7 +190,7 @@ class Detector:
             height=image.height,
             format=facts.format,
             frames=facts.frames,
-            warnings=warnings,
+            warnings=(*image.warnings, *silent),
             tiles=tuple(
                 Tile(left, top, self.crop_size, self.calibration.probability(float(one)))
                 for (top, left), one in zip(image.corners, logits, strict=True)
@@ -255,6 +248,29 @@ def colourfulness(pixels: np.ndarray) -> float:
     """How far the strongest of red, green and blue lies above the weakest in RGB pixels (..., 3) uint8: the mean, in
     grey values of 255; 0 for black and white."""
     return float((pixels.max(axis=-1) - pixels.min(axis=-1)).mean())
+
+
+def flatness(pixels: np.ndarray) -> float:
+    """The share of RGB pixels (..., H, W, 3) uint8 that equal their right neighbour; 1 for one colour all over."""
+    return float((pixels[..., 1:, :] == pixels[..., :-1, :]).all(axis=-1).mean())
+
+
+def _silent(image: Prepared, calibration: Calibration) -> tuple[str, ...]:
+    """Warnings of what no score says anything of: where there is no colour, or no detail, weights may say `real` of
+    whatever it is."""
+    found = []
+    if image.colour < calibration.least_colour:
+        grey = f"{image.colour:.1f} of 255 grey values, a verdict needs {calibration.least_colour:g}"
+        found.append(
+            f"no colour: what was scored is black and white or nearly so ({grey}); of that the score says nothing"
+        )
+    if image.flat > calibration.most_flat:
+        share = f"{image.flat:.0%} of what was scored is of one colour with what is beside it"
+        found.append(
+            f"flat: {share}, as in screenshots and drawings, and a verdict is given up to {calibration.most_flat:.0%}; "
+            "of that the score says nothing"
+        )
+    return tuple(found)
 
 
 def _delivered(tiles: int) -> list[int]:

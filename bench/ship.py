@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "apn" / "weights" / "apn-mini"
 # Errors with the stability check: with more of either, more verdicts flip (the second table of bench/stability.py).
 CHECKED_FPR, CHECKED_FNR = 0.03, 0.002
+MOST_FLAT = 0.5  # so would be most screenshots: bench/screenshots.py
 LEAST_COLOUR = 2  # nearly all looks are at colour: black-and-white pictures would be `real`, whatever made them
 
 
@@ -39,7 +40,7 @@ def main() -> None:
         ["export", str(SHIPPED), "--out", str(SHIPPED / "model.onnx")],
         ["calibrate", str(options.scores), "--method", "isotonic", "--checked-fpr", str(CHECKED_FPR),
          "--checked-fnr", str(CHECKED_FNR), "--least-colour", str(LEAST_COLOUR),
-         "--out", str(SHIPPED / "calibration.json")],
+         "--most-flat", str(MOST_FLAT), "--out", str(SHIPPED / "calibration.json")],
     ):  # fmt: skip
         subprocess.run([apn, *arguments], check=True)
     detector = load(SHIPPED)

@@ -24,7 +24,7 @@ from apn.data.samples import Sample, read_samples
 from apn.data.select import draw
 from apn.data.transforms import align
 from apn.deliveries import DELIVERIES
-from apn.detector import Detector, colourfulness, load
+from apn.detector import Detector, colourfulness, flatness, load
 from apn.image import load_image
 from apn.plots.averages import mean_interval
 from apn.scores import labelled_logits
@@ -41,12 +41,13 @@ RATES = (
 class Judged(NamedTuple):
     """Logits of one image, as it is and after each of WAYS: alone, and the lowest and highest of the check.
 
-    colour: `colourfulness` of all of it, as it is.
+    colour, flat: `colourfulness` and `flatness` of all of it, as it is.
     """
 
     label: int
     group: str
     colour: float
+    flat: float
     alone: tuple[float, ...]
     lowest: tuple[float, ...]
     highest: tuple[float, ...]
@@ -58,7 +59,13 @@ def judge(detector: Detector, sample: Sample, protocol: Callable[[Pixels], Pixel
     logits = [[row.logit, *(one.logit for one in row.stability)] for row in rows]
     found = np.array(logits, float)  # (1 + WAYS, 1 + re-deliveries)
     parts = (found[:, 0], found.min(axis=1), found.max(axis=1))
-    return Judged(sample.label, sample.split_group, colourfulness(pixels), *(tuple(part.tolist()) for part in parts))
+    return Judged(
+        sample.label,
+        sample.split_group,
+        colourfulness(pixels),
+        flatness(pixels),
+        *(tuple(part.tolist()) for part in parts),
+    )
 
 
 def words(lowest: np.ndarray, highest: np.ndarray, calibration: Calibration, thresholds: Thresholds) -> np.ndarray:
@@ -75,6 +82,7 @@ class Images:
     def __init__(self, judged: Sequence[Judged]) -> None:
         self.labels, self.groups = np.array([one.label for one in judged]), np.array([one.group for one in judged])
         self.colour = np.array([one.colour for one in judged])
+        self.flat = np.array([one.flat for one in judged])
         self.logits = {
             name: np.array([getattr(one, name) for one in judged]) for name in ("alone", "lowest", "highest")
         }
@@ -82,17 +90,18 @@ class Images:
     def alone(self, calibration: Calibration) -> np.ndarray:
         """Verdicts (N, 1 + WAYS) without the check."""
         found = words(self.logits["alone"], self.logits["alone"], calibration, calibration.thresholds())
-        return self._with_colour(found, calibration)
+        return self._unsilenced(found, calibration)
 
     def checked(self, calibration: Calibration) -> np.ndarray:
         """Verdicts (N, 1 + WAYS) with it."""
         thresholds = calibration.thresholds(checked=True)
-        return self._with_colour(
+        return self._unsilenced(
             words(self.logits["lowest"], self.logits["highest"], calibration, thresholds), calibration
         )
 
-    def _with_colour(self, verdicts: np.ndarray, calibration: Calibration) -> np.ndarray:
-        return np.where((self.colour < calibration.least_colour)[:, None], "unsure", verdicts)
+    def _unsilenced(self, verdicts: np.ndarray, calibration: Calibration) -> np.ndarray:
+        silent = (self.colour < calibration.least_colour) | (self.flat > calibration.most_flat)
+        return np.where(silent[:, None], "unsure", verdicts)
 
     def rows(self, calibration: Calibration) -> list[list[str]]:
         """What is called what, then what flips; each without the check and with it."""
@@ -146,7 +155,8 @@ def main() -> None:
     for fpr, fnr in RATES:
         other = fit_calibration(
             found.logits, found.labels, method=calibration.method, extremes=found.extremes,
-            checked_fpr=fpr, checked_fnr=fnr, least_colour=calibration.least_colour, fitted_on="",
+            checked_fpr=fpr, checked_fnr=fnr, least_colour=calibration.least_colour,
+            most_flat=calibration.most_flat, fitted_on="",
         )  # fmt: skip
         cells = zip(*(ones.summary(other) for ones in images.values()), strict=True)
         shares = [" / ".join(f"{100 * one:.1f}" for one in cell) + " %" for cell in cells]

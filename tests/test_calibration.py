@@ -208,8 +208,10 @@ def test_sigmoid_never_overflows_and_is_symmetric(logit: float) -> None:
 @pytest.mark.parametrize("method", ["none", "temperature", "isotonic"])
 def test_written_and_read_back(method: str, tmp_path: Path) -> None:
     logits, labels, extremes = with_extremes(300)
-    found = fit_calibration(logits, labels, method=method, extremes=extremes, least_colour=1.5, fitted_on="simulation")
-    assert found.least_colour == 1.5
+    found = fit_calibration(
+        logits, labels, method=method, extremes=extremes, least_colour=1.5, most_flat=0.4, fitted_on="simulation"
+    )
+    assert (found.least_colour, found.most_flat) == (1.5, 0.4)
     write_calibration(found, tmp_path / "calibration.json")
     assert read_calibration(tmp_path) == found
     assert read_calibration(tmp_path / "calibration.json") == found
@@ -230,6 +232,7 @@ def test_a_folder_without_one_means_softmax_and_a_half(tmp_path: Path) -> None:
         ('{"temprature": 2}', "is not a calibration.*temprature"),
         ('{"temperature": 0}', "temperature > 0, found"),
         ('{"least_colour": 256}', "expected least_colour between 0 and 255, found"),
+        ('{"most_flat": 1.5}', "expected most_flat between 0 and 1, found"),
         ('{"temperature": "hot"}', "is not a calibration"),
         ('{"real_below": 0.9}', "expected 0 <= real_below <= generated_from <= 1"),
         ('{"checked": {"real_below": 0.9}}', "expected 0 <= real_below <= generated_from <= 1"),

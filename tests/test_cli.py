@@ -410,6 +410,14 @@ def test_black_and_white_pictures_stay_unsure_with_thresholds_of_ones_own(apn, t
     assert json.loads((tmp_path / "mine.json").read_text())["least_colour"] == 0
 
 
+def test_screenshots_stay_unsure_with_thresholds_of_ones_own(apn, tmp_path):
+    (tmp_path / "scores.csv").write_text("logit,label\n" + "".join(f"{k - 0.5},{k}\n" for k in (0, 1) * 20))
+    code, out, _ = apn("calibrate", tmp_path / "scores.csv", "--out", tmp_path / "mine.json")
+    assert (code, "pictures of which more than 50% is flat are unsure (--most-flat)" in out) == (0, True)
+    code, out, _ = apn("calibrate", tmp_path / "scores.csv", "--most-flat", 1, "--out", tmp_path / "mine.json")
+    assert (code, "flat" in out, json.loads((tmp_path / "mine.json").read_text())["most_flat"]) == (0, False, 1)
+
+
 def test_a_table_as_spreadsheets_save_it_is_calibrated_on(apn, tmp_path):
     table = "logit,label\n" + "".join(f"{k - 0.5},{k}\n" for k in (0, 1) * 20)
     (tmp_path / "SCORES.CSV").write_text(table, "utf-8-sig")

@@ -14,7 +14,7 @@ from apn.backends import find_weights
 from apn.calibration import Calibration, Thresholds
 from apn.crops import crop, tile_corners
 from apn.deliveries import DELIVERIES, deliver
-from apn.detector import DELIVERED_TILES, Detector, colourfulness
+from apn.detector import DELIVERED_TILES, Detector, colourfulness, flatness
 from apn.image import load_image
 
 DEMO = sorted((Path(__file__).parent.parent / "demo" / "images").iterdir())
@@ -87,6 +87,41 @@ def test_the_shipped_detector_says_nothing_of_black_and_white_pictures():
         row = apn.load("apn-mini").detect(grey(load_image(path).pixels), stability=False)
         assert row.verdict == "unsure"
         assert row.warnings[-1].startswith("no colour: what was scored is black and white or nearly so (0.0 of 255")
+
+
+def test_flatness_by_hand():
+    row = np.array([[[1, 2, 3], [1, 2, 3], [1, 2, 4], [1, 2, 4], [1, 2, 3]]], np.uint8)
+    assert flatness(row) == 0.5
+    assert flatness(np.stack([row, np.full_like(row, 7)])) == 0.75
+    assert flatness(row.swapaxes(0, 1).repeat(2, axis=1)) == 1  # beside each other, not below
+
+
+@pytest.mark.parametrize("brief", [False, True])
+def test_a_picture_flatter_than_the_calibration_knows_is_unsure(brief):
+    detector = make_detector(calibration=Calibration(most_flat=0.5))
+    dark = picture(64, 64) // 4
+    dark[:, ::2, 0] |= 1
+    dark[:, 1::2, 0] &= 254  # no pixel equals its neighbour
+    half, more = dark.copy(), dark.copy()
+    half[:, :32], more[:, :34] = (20, 9, 9), (20, 9, 9)  # two of four tiles, and of 31 neighbours one in each other row
+    rows = list(detector.detect_many([dark, half, more], brief=brief))
+    assert [row.verdict for row in rows] == ["real", "real", "unsure"]
+    assert [len(row.stability) for row in rows] == [4, 4, 0]
+    assert rows[2].warnings == (
+        "flat: 52% of what was scored is of one colour with what is beside it, as in screenshots and drawings, and a "
+        "verdict is given up to 50%; of that the score says nothing",
+    )
+    assert make_detector().detect(more).verdict == "real"  # a calibration that knows no such bound
+
+
+def test_the_shipped_detector_says_nothing_of_a_screenshot_or_an_empty_page():
+    """Where there is no detail it says `real`, whatever the picture among it is."""
+    screen = np.full((900, 600, 3), 255, np.uint8)
+    screen[300:500, 100:500] = load_image(DEMO[0]).pixels[:200, :400]
+    for pixels in (screen, np.full((400, 400, 3), (200, 30, 30), np.uint8)):
+        row = apn.load("apn-mini").detect(pixels)
+        assert (row.verdict, row.stability) == ("unsure", ())
+        assert row.warnings[-1].startswith("flat: ")
 
 
 @pytest.mark.parametrize("shape", [(100, 70), (32, 32), (31, 400), (1, 1)])

@@ -48,6 +48,15 @@ def calibrate(
             "default: as in the calibration of --weights.",
         ),
     ] = None,
+    most_flat: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Pictures of which a larger share is of one colour with what is beside it, such as screenshots, are "
+            "unsure; default: as in the calibration of --weights.",
+        ),
+    ] = None,
     weights: Weights = "apn-mini",
     backend: BackendOption = "auto",
     device: DeviceOption = "cpu",
@@ -66,8 +75,9 @@ def calibrate(
     if out.is_dir():
         raise UsageError(f"--out {out}: expected a file to write, found a folder")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if least_colour is None:
-        least_colour = read_calibration(find_weights(weights)).least_colour
+    own = read_calibration(find_weights(weights))
+    least_colour = own.least_colour if least_colour is None else least_colour
+    most_flat = own.most_flat if most_flat is None else most_flat
     if out.exists() and Path(scores).exists() and out.samefile(scores):
         raise UsageError(f"--out {out}: expected another file than the scores, which it would replace")
 
@@ -87,6 +97,7 @@ def calibrate(
         checked_fpr=checked_fpr,
         checked_fnr=checked_fnr,
         least_colour=least_colour,
+        most_flat=most_flat,
         fitted_on=scores,
     )
     write_calibration(fitted, out)
@@ -95,6 +106,8 @@ def calibrate(
     )
     if fitted.least_colour:
         typer.echo(f"  pictures with less colour than {fitted.least_colour:g} are unsure (--least-colour)")
+    if fitted.most_flat < 1:
+        typer.echo(f"  pictures of which more than {fitted.most_flat:.0%} is flat are unsure (--most-flat)")
     for name, checked in {"without the stability check": False, "with it": True}.items():
         one = fitted.thresholds(checked=checked)
         chosen = not checked or fitted.checked is not None
