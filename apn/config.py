@@ -2,9 +2,10 @@
 
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -244,8 +245,30 @@ def validate(settings: type[Model], values: dict[str, Any], where: str) -> Model
     try:
         return settings.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{_key(e['loc']) or 'all'}: {e['msg']}{_found(e['input'])}" for e in error.errors())
-        raise ValueError(f"{where}: {problems}") from error
+        problems = []
+        for one in error.errors():
+            key = _key(one["loc"])
+            unknown = one["type"] == "extra_forbidden"
+            problem = _no_such(key, settings) if unknown else f"{one['msg']}{_found(one['input'])}"
+            problems.append(f"{key or 'all'}: {problem}")
+        raise ValueError(f"{where}: {'; '.join(problems)}") from error
+
+
+def _no_such(key: str, settings: type[BaseModel]) -> str:
+    near = get_close_matches(key, [name for name in _keys(settings) if name != key], n=1)
+    return "no such setting" + (f", did you mean {near[0]}?" if near else "")
+
+
+def _keys(annotation: Any, key: str = "") -> Iterator[str]:
+    """`section.key` of all settings of a model, or of any model that a setting may be."""
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        for part in get_args(annotation):
+            yield from _keys(part, key)
+        return
+    for name, field in annotation.model_fields.items():
+        whole = f"{key}.{name}" if key else name
+        yield whole
+        yield from _keys(field.annotation, whole)
 
 
 def _found(value: Any) -> str:
