@@ -6,6 +6,7 @@ through Ray: an actor reads the images of its shard and writes the part, where t
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from ray.data.datasource import Datasource, ReadTask
 from apn.scan.shards import POLL_S, follow
 from apn.scan.tally import Tally
 from apn.scan.worker import Outcome, Worker, WorkerPlan
+
+LISTENS_WITHIN = 10.0  # seconds
 
 
 class Pool(NamedTuple):
@@ -38,11 +41,23 @@ def connect(address: str) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which a cluster started here would send
     try:
+        _require_listener(os.environ.get("RAY_ADDRESS", "") if address == "auto" else address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise ValueError(
             f"no Ray cluster at {address!r}: expected one started with `ray start --head`, or --ray local ({error})"
         ) from error
+
+
+def _require_listener(address: str) -> None:
+    """ConnectionError where nothing listens at HOST:PORT or ray://HOST:PORT; Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), LISTENS_WITHIN).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing listens there: {error}") from error
 
 
 def run_on_ray(plan: WorkerPlan, done: frozenset[int], pool: Pool) -> Generator[Outcome, None, None]:

@@ -1,6 +1,7 @@
 """Scans on a Ray cluster of two nodes, here: every image once, whatever dies."""
 
 import logging
+import socket
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,13 @@ def test_a_lost_node_costs_nothing_but_time(cluster, tmp_path):
 def test_no_cluster_says_how_to_start_one():
     with pytest.raises(ValueError, match=r"no Ray cluster at 'auto': expected one started with `ray start --head`"):
         connect("auto")
+
+
+def test_where_nothing_listens_is_said_at_once():
+    """Ray itself tries again for minutes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+            with pytest.raises(ValueError, match=f"no Ray cluster at '{address}': .*nothing listens there"):
+                connect(address)
