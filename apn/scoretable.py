@@ -217,7 +217,8 @@ def _completed(raw: pa.Table, path: Path) -> pa.Table:
     softmax."""
     columns = {name: raw[name] if name in raw.column_names else pa.nulls(len(raw)) for name in SCHEMA.names}
     if columns["path"].null_count:
-        columns["path"] = pa.array([f"{path}, row {number}" for number in range(1, len(raw) + 1)])
+        rows = pa.array([f"{path}, row {number}" for number in range(1, len(raw) + 1)])
+        columns["path"] = pc.coalesce(columns["path"].cast(pa.string()), rows)
     for name in (*WORDS, "split_group"):
         text = columns[name]
         columns[name] = pc.fill_null(text if pa.types.is_dictionary(text.type) else text.cast(pa.string()), "")

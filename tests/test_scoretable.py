@@ -170,6 +170,18 @@ def test_rows_without_a_path_are_images_of_their_own_table(tmp_path: Path) -> No
     assert len(scores.labels) == 2
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_row_without_a_path_costs_the_others_nothing(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"scores{suffix}"
+    lines = {
+        ".csv": "path,label,logit\na.png,0,-1\n,1,1\n",
+        ".jsonl": '{"path": "a.png", "label": 0, "logit": -1.0}\n{"label": 1, "logit": 1.0}\n',
+    }
+    path.write_text(lines[suffix])
+    (scores,) = read_scores([path])
+    assert scores.paths.to_pylist() == ["a.png", f"{path}, row 2"]
+
+
 def test_calibration_is_fitted_on_each_image_once(tmp_path: Path) -> None:
     scored = [row for row in rows() if row["error"] is None]
     degraded = [row | {"degradation": "jpeg", "level": "75", "logit": -9.0} for row in scored]
