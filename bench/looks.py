@@ -1,6 +1,7 @@
 """Which looks of the spatial branch carry over: a table of docs/experiments.md, no network trained.
 
-    python bench/looks.py --out runs/looks [--log] [--fit centre|delivered|grids] [--short] [--joint] [--colour]
+    python bench/looks.py --out runs/looks [--log] [--fit centre|delivered|grids] [--short] [--joint [--joint-c C]]
+        [--colour] [--imagenet]
 
 A look is a view of the picture, perhaps at half of its size, perhaps less what is seen of its median or of itself saved
 as JPEG, read by the mean and deviation (--log: its logarithm) of a stage of EfficientNet-Lite0. On each fold of
@@ -18,11 +19,14 @@ over the folds, of photographs against generated images:
 
 Found: generated images, aligned, above the threshold that 5 % of the aligned photographs reach. Noise 5 and noise 1:
 photographs above it with noise of 5 grey values before they are aligned, and of 1 afterwards. --colour: black-and-white
-pictures, nearly all of which are photographs, are left out of the test.
+pictures, nearly all of which are photographs, are left out of the test. --imagenet: ImageNet's photographs are in no
+fold's test; those that the shipped weights have not seen (apn/weights/apn-mini/validation.jsonl) are held out of each
+fold's training, too, and two further columns have their AUC against the fold's generated images, aligned and native.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +35,7 @@ import torch
 from delivered import QUALITY, halved
 from frozen import CORPUS, NETWORK, ROOT, logistic, weights
 from photographs import FALSE_ALARMS, SIZE
-from ship import LEAST_COLOUR
+from ship import LEAST_COLOUR, SHIPPED
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -50,6 +54,7 @@ from apn.models.backbones import Normalize, build_backbone
 from apn.models.statistics import StageStatistics, statistics
 from apn.models.views import REFERENCES, VIEWS, reduced
 
+IMAGENET = "imagenet_samples"
 PENALTY = 1e-4  # C of scikit-learn, that of the soft labels
 JOINT_PENALTY = 0.02  # the same of the regression on all looks, each divided by the root of how many features it has
 
@@ -189,30 +194,38 @@ def one_a_look(seen: Sequence[np.ndarray], labels: np.ndarray, weigh: np.ndarray
     return lambda shown: np.sum([decide(x) / spread for (decide, spread), x in zip(each, shown, strict=True)], axis=0)
 
 
-def joint(seen: Sequence[np.ndarray], labels: np.ndarray, weigh: np.ndarray) -> Decide:
+def joint(seen: Sequence[np.ndarray], labels: np.ndarray, weigh: np.ndarray, c: float = JOINT_PENALTY) -> Decide:
     scalers = [StandardScaler().fit(one) for one in seen]
 
     def everything(shown: Sequence[np.ndarray]) -> np.ndarray:
         parts = [scaler.transform(x) / np.sqrt(x.shape[1]) for scaler, x in zip(scalers, shown, strict=True)]
         return np.concatenate(parts, axis=1)
 
-    model = LogisticRegression(C=JOINT_PENALTY, max_iter=1000).fit(everything(seen), labels, sample_weight=weigh)
+    model = LogisticRegression(C=c, max_iter=1000).fit(everything(seen), labels, sample_weight=weigh)
     return lambda shown: model.decision_function(everything(shown))
 
 
 def judge(
-    samples: Sequence[Sample], tables: Sequence[np.ndarray], fit: str, fits: Sequence[Fit], tested: np.ndarray
+    samples: Sequence[Sample],
+    tables: Sequence[np.ndarray],
+    fit: str,
+    fits: Sequence[Fit],
+    tested: np.ndarray,
+    held: np.ndarray,
 ) -> np.ndarray:
     """Means over the folds, fitted on one of FITTED: AUC of each of COLUMNS; then found, noise 5, noise 1.
 
-    tested: (N,), which samples are, where a fold leaves them out.
+    tested: (N,), which samples are, where a fold leaves them out. held: (N,), photographs that no fold learns; where
+    there are any, two more numbers are their AUC against generated images, both aligned and both native.
     """
     index = {sample.path: i for i, sample in enumerate(samples)}
     rows = []
     for fold in read_folds(CORPUS / "folds.json").values():
         train, test = leave_out(samples, fold.left_out_generators, fold.left_out_real_sources)
         test = [sample for sample in test if tested[index[sample.path]]]
+        train = [sample for sample in train if not held[index[sample.path]]]
         mine, theirs = ([index[sample.path] for sample in part] for part in (train, test))
+        theirs += list(np.flatnonzero(held))
         crops, logits = FITTED[fit], np.zeros((len(theirs), len(WAYS)))
         labels, weigh = (np.tile(one, len(crops)) for one in ([sample.label for sample in train], weights(train)))
         seen = [np.concatenate([table[mine, crop] for crop in crops]) for table in tables]
@@ -222,12 +235,18 @@ def judge(
             for i in range(len(WAYS)):
                 logits[:, i] += decide([table[theirs, 1 + i] for table in tables]) / spread
         real = np.array([sample.label == REAL for sample in test])
-        by_way = dict(zip(WAYS, logits.T, strict=True))
+        by_way = dict(zip(WAYS, logits[: len(test)].T, strict=True))
+        apart = dict(zip(WAYS, logits[len(test) :].T, strict=True))
         labels = np.repeat([0, 1], [real.sum(), (~real).sum()])
         areas = [auc(labels, np.r_[by_way[a][real], by_way[b][~real]]) for a, b in COLUMNS.values()]
         threshold = np.quantile(by_way["aligned"][real], 1 - FALSE_ALARMS)
         above = [by_way["aligned"][~real], by_way["noise 5"][real], by_way["noise 1"][real]]
-        rows.append([*areas, *((one > threshold).mean() for one in above)])
+        more = [
+            auc(np.repeat([0, 1], [held.sum(), (~real).sum()]), np.r_[apart[way], by_way[way][~real]])
+            for way in ("aligned", "native")
+            if held.any()
+        ]
+        rows.append([*areas, *((one > threshold).mean() for one in above), *more])
     return np.mean(rows, axis=0)
 
 
@@ -237,21 +256,30 @@ def main() -> None:
     parser.add_argument("--log", action="store_true", help="deviations as logarithms")
     parser.add_argument("--short", action="store_true", help="only what apn-mini has, and all block cosines")
     parser.add_argument("--joint", action="store_true", help="add a regression on all looks of a set")
+    parser.add_argument("--joint-c", type=float, default=JOINT_PENALTY, help="its C; default %(default)s")
+    parser.add_argument("--imagenet", action="store_true", help="how ImageNet's photographs are told, too")
     parser.add_argument("--colour", action="store_true", help="test on pictures with colour alone")
     parser.add_argument("--fit", choices=FITTED, default="training", help="what regressions are fitted on")
     options = parser.parse_args()
     samples = sorted(read_samples(CORPUS))
     kind = f"features{'-log' if options.log else ''}{'-short' if options.short else ''}.npz"
     tables = kept(options.out / kind, samples, (*FIVE, *COSINES) if options.short else tuple(LOOKS), log=options.log)
-    fits = (one_a_look, joint) if options.joint else (one_a_look,)
+    fits = (one_a_look, partial(joint, c=options.joint_c)) if options.joint else (one_a_look,)
     tested = np.ones(len(samples), bool)
     if options.colour:
         tested = np.array([colourfulness(load_image(sample.path).pixels) >= LEAST_COLOUR for sample in samples])
+    held = np.zeros(len(samples), bool)
+    if options.imagenet:
+        kept_back = {str(one.path) for one in read_samples(SHIPPED / "validation.jsonl") if one.source == IMAGENET}
+        held = np.array([str(sample.path) in kept_back and sample.label == REAL for sample in samples])
+        assert held.any(), f"none of {IMAGENET} is held out in {SHIPPED}"
     heads = ["looks", *COLUMNS, "found", "noise 5", "noise 1"]
+    heads += ["ImageNet, aligned", "ImageNet, native"] if options.imagenet else []
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for names in SHORT if options.short else SETS:
-        found = judge(samples, [tables[name] for name in names], options.fit, fits, tested)
-        cells = [*(f"{one:.3f}" for one in found[: len(COLUMNS)]), *(f"{one:.0%}" for one in found[len(COLUMNS) :])]
+        found = judge(samples, [tables[name] for name in names], options.fit, fits, tested, held)
+        areas, shares, more = np.split(found, [len(COLUMNS), len(COLUMNS) + 3])
+        cells = [*(f"{one:.3f}" for one in areas), *(f"{one:.0%}" for one in shares), *(f"{one:.3f}" for one in more)]
         print("| " + " | ".join(["; ".join(names), *cells]) + " |", flush=True)
 
 
