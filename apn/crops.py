@@ -7,6 +7,7 @@ NumPy only, so that the light runtime can import it.
 Dimensions: H x W pixels of the picture, S side of a crop.
 """
 
+from collections.abc import Iterable
 from itertools import product
 
 import numpy as np
@@ -46,6 +47,11 @@ def crop(pixels: Pixels, top: int, left: int, size: int = CROP_SIZE) -> Pixels:
     if canvas == (height, width):
         return pixels[top : top + size, left : left + size].copy()
     return pixels[np.ix_(np.arange(top, top + size) % height, np.arange(left, left + size) % width)]
+
+
+def crops_at(pixels: Pixels, corners: Iterable[tuple[int, int]], size: int = CROP_SIZE) -> Pixels:
+    """(N, S, S, ...) of the canvas, the `crop` at each (top, left). ValueError for no corner, or as `crop` has it."""
+    return np.stack([crop(pixels, top, left, size) for top, left in corners])
 
 
 def center_crop(pixels: Pixels, size: int = CROP_SIZE) -> Pixels:

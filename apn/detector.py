@@ -16,7 +16,7 @@ import numpy as np
 
 from apn.backends import Backend, BackendName, Device, OpenBackend, find_weights, open_backend, usable_cores
 from apn.calibration import Calibration, read_calibration
-from apn.crops import crop, tile_corners
+from apn.crops import crops_at, tile_corners
 from apn.deliveries import DELIVERIES, deliver
 from apn.detection import Delivery, Detection, Tile, Verdict
 from apn.image import ImageError, LoadedImage, load_image
@@ -140,7 +140,7 @@ class Detector:
             return Prepared(path, 0, 0, None, [], None, 0.0, 0.0, [], (), str(error))
         size, pixels = self.crop_size, image.pixels
         corners = tile_corners(image.height, image.width, size, TILES_PER_SIDE)
-        tiles = np.stack([crop(pixels, top, left, size) for top, left in corners])
+        tiles = crops_at(pixels, corners, size)
         again = [corners[i] for i in _delivered(len(corners))]
         delivered = deliver(pixels, again, size) if stability else []
         facts = image._replace(pixels=np.empty((0, 0, 3), np.uint8))  # a view would keep the whole picture alive

@@ -17,7 +17,7 @@ from torch import Tensor
 from apn.backends import Device, OpenBackend, find_weights, to_input, usable_cores
 from apn.calibration import Calibration
 from apn.checkpoint import load_model
-from apn.crops import crop, tile_corners
+from apn.crops import crops_at, tile_corners
 from apn.data.samples import Sample
 from apn.detector import TILES_PER_SIDE, Detector, load
 from apn.embeddings import COVERAGES, EMBEDDINGS, HEAT_MAPS, SHAPE, WEIGHT
@@ -114,7 +114,7 @@ def _tiles(samples: Sequence[Sample], protocol: Protocol, size: int, job: int) -
     except ImageError as error:
         return job, str(error)
     corners = tile_corners(image.height, image.width, size, TILES_PER_SIDE)
-    return job, np.stack([crop(image.pixels, top, left, size) for top, left in corners])
+    return job, crops_at(image.pixels, corners, size)
 
 
 def _embedded(

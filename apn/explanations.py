@@ -14,7 +14,7 @@ from torch import nn
 
 from apn.backends import to_input
 from apn.calibration import Calibration
-from apn.crops import crop
+from apn.crops import crops_at
 from apn.detection import Detection
 from apn.detector import Detector
 from apn.explain_bands import BandEvidence, band_evidence
@@ -96,7 +96,7 @@ def explain(
     loaded = load_image(image) if isinstance(image, str | os.PathLike | bytes) else image
     detection = _detect(detector, loaded, image, stability)
     pixels = loaded if isinstance(loaded, np.ndarray) else loaded.pixels
-    tiles = np.stack([crop(pixels, tile.top, tile.left, size) for tile in detection.tiles])
+    tiles = crops_at(pixels, [(tile.top, tile.left) for tile in detection.tiles], size)
     inputs = torch.from_numpy(to_input(tiles)).to(next(model.parameters()).device)  # (T, 3, S, S)
     sign = 1.0 if target == "generated" else -1.0
     maps = tile_maps(model, inputs, sign)

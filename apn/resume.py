@@ -53,6 +53,19 @@ def run_folder(resume: Path | None, name: str) -> Path:
     return Path("runs") / name
 
 
+def require_no_other_run(out: Path, checkpoint: Path | None) -> None:
+    """ValueError where `out` holds a run that this one would write over: any but the one that it goes on with."""
+    there = checkpoint_of(out)
+    if there == out:
+        return
+    if checkpoint is None:
+        raise ValueError(f"{out} already holds a run: go on with --resume {out}, or choose another --out")
+    if checkpoint.resolve().parent != out.resolve():
+        raise ValueError(
+            f"{out} already holds another run than {checkpoint}: choose another --out, or move {there} away"
+        )
+
+
 def training_data_sha256(samples: Sequence[Sample]) -> str:
     """SHA-256 of what a run trains on: paths below their common folder, labels and origins, in order.
 

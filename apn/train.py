@@ -35,6 +35,7 @@ from apn.precision import resolve_precision
 from apn.resume import (
     RunPoint,
     checkpoint_of,
+    require_no_other_run,
     require_one_data_set,
     require_same_run,
     restore,
@@ -214,23 +215,10 @@ def train(
     folder = RunFolder(out, fabric.is_global_zero)
     with lost_process_explained(f"go on from the last checkpoint with --resume {out}"), folder.alone():
         checkpoint = None if resume is None else checkpoint_of(resume)
-        _require_no_other_run(out, checkpoint)
+        require_no_other_run(out, checkpoint)
         result = _Run(fabric, config, folder, checkpoint, console, command, precision).go()
     leave()
     return result
-
-
-def _require_no_other_run(out: Path, checkpoint: Path | None) -> None:
-    """ValueError where `out` holds a run that this one would write over: any but the one that it goes on with."""
-    there = checkpoint_of(out)
-    if there == out:
-        return
-    if checkpoint is None:
-        raise ValueError(f"{out} already holds a run: go on with --resume {out}, or choose another --out")
-    if checkpoint.resolve().parent != out.resolve():
-        raise ValueError(
-            f"{out} already holds another run than {checkpoint}: choose another --out, or move {there} away"
-        )
 
 
 class _Run:

@@ -14,9 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageDraw
-from ship import MOST_FLAT, SHIPPED
+from ship import SHIPPED
 
-from apn.crops import Pixels, crop, tile_corners
+from apn.crops import Pixels, crops_at, tile_corners
 from apn.data.samples import REAL, read_samples
 from apn.data.transforms import jpeg, webp
 from apn.detection import Verdict
@@ -49,25 +49,18 @@ def post(pixels: Pixels, theme: str) -> Pixels:
     return np.asarray(screen)
 
 
-def judged(detector: Detector, pixels: Pixels) -> tuple[Verdict, float]:
-    """The verdict before flat pictures are `unsure`, and how flat what it scores is."""
-    row = detector.detect(pixels)
-    assert row.verdict is not None
-    return row.verdict, scored_flatness(detector, pixels)
-
-
-def scored_flatness(detector: Detector, pixels: Pixels) -> float:
-    size = detector.crop_size
-    corners = tile_corners(*pixels.shape[:2], size, TILES_PER_SIDE)
-    return flatness(np.stack([crop(pixels, top, left, size) for top, left in corners]))
+def is_flat(detector: Detector, pixels: Pixels) -> bool:
+    """Whether what it scores of a picture is."""
+    corners = tile_corners(*pixels.shape[:2], detector.crop_size, TILES_PER_SIDE)
+    return flatness(crops_at(pixels, corners, detector.crop_size)) > detector.calibration.most_flat
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=40, help="pictures of each class in screenshots")
     options = parser.parse_args()
-    detector = load(SHIPPED)
-    detector.calibration = replace(detector.calibration, most_flat=1.0)
+    before, after = load(SHIPPED), load(SHIPPED)
+    before.calibration = replace(before.calibration, most_flat=1.0)
     rng, samples = np.random.default_rng(0), sorted(read_samples(SHIPPED / "validation.jsonl"))
     classes = {
         "photographs": [sample for sample in samples if sample.label == REAL],
@@ -80,16 +73,14 @@ def main() -> None:
         pictures = [load_image(sample.path).pixels for sample in chosen]
         for theme in THEMES:
             for kind, save in SAVED.items():
-                found = [judged(detector, save(post(pixels, theme))) for pixels in pictures]
-                before = Counter(verdict for verdict, _ in found)
-                after = Counter("unsure" if flat > MOST_FLAT else verdict for verdict, flat in found)
-                counts = [str(one[word]) for one in (before, after) for word in WORDS]
-                print(f"| {len(found)} {name}, {theme}, {kind} | {' | '.join(counts)} |", flush=True)
-    print(f"\n| flatter than {MOST_FLAT:g} | {' | '.join(AGAIN)} |\n|{'---|' * (1 + len(AGAIN))}")
+                posts = [save(post(pixels, theme)) for pixels in pictures]
+                found = [Counter(row.verdict for row in detector.detect_many(posts)) for detector in (before, after)]
+                counts = [str(one[word]) for one in found for word in WORDS]
+                print(f"| {len(posts)} {name}, {theme}, {kind} | {' | '.join(counts)} |", flush=True)
+    print(f"\n| flatter than {after.calibration.most_flat:g} | {' | '.join(AGAIN)} |\n|{'---|' * (1 + len(AGAIN))}")
     for name, ones in classes.items():
         shares = [
-            np.mean([scored_flatness(detector, save(load_image(one.path).pixels)) > MOST_FLAT for one in ones])
-            for save in AGAIN.values()
+            np.mean([is_flat(after, save(load_image(one.path).pixels)) for one in ones]) for save in AGAIN.values()
         ]
         print(f"| {len(ones)} {name} | {' | '.join(f'{share:.1%}' for share in shares)} |", flush=True)
 

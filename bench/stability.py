@@ -90,16 +90,16 @@ class Images:
     def alone(self, calibration: Calibration) -> np.ndarray:
         """Verdicts (N, 1 + WAYS) without the check."""
         found = words(self.logits["alone"], self.logits["alone"], calibration, calibration.thresholds())
-        return self._unsilenced(found, calibration)
+        return self._withheld(found, calibration)
 
     def checked(self, calibration: Calibration) -> np.ndarray:
         """Verdicts (N, 1 + WAYS) with it."""
         thresholds = calibration.thresholds(checked=True)
-        return self._unsilenced(
+        return self._withheld(
             words(self.logits["lowest"], self.logits["highest"], calibration, thresholds), calibration
         )
 
-    def _unsilenced(self, verdicts: np.ndarray, calibration: Calibration) -> np.ndarray:
+    def _withheld(self, verdicts: np.ndarray, calibration: Calibration) -> np.ndarray:
         silent = (self.colour < calibration.least_colour) | (self.flat > calibration.most_flat)
         return np.where(silent[:, None], "unsure", verdicts)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apn.crops import canvas_size, center_crop, crop, random_crop, tile_corners
+from apn.crops import canvas_size, center_crop, crop, crops_at, random_crop, tile_corners
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "official_center_crop.npz")
 EXTREME_SIZES = [(1, 1), (1, 5000), (20000, 3), (223, 224), (224, 223), (1, 224), (1000, 1500)]
@@ -57,6 +57,7 @@ def test_extreme_sizes_give_a_full_crop(height: int, width: int) -> None:
     crops = [center_crop(picture), *(crop(picture, top, left) for top, left in tile_corners(height, width))]
     assert {c.shape for c in crops} == {(224, 224, 3)}
     assert min(canvas_size(height, width)) >= 224
+    np.testing.assert_array_equal(crops_at(picture, tile_corners(height, width)), crops[1:])
 
 
 @given(st.integers(1, 30000), st.integers(1, 30000), st.integers(1, 5))
