@@ -265,10 +265,9 @@ def _silent(image: Prepared, calibration: Calibration) -> tuple[str, ...]:
             f"no colour: what was scored is black and white or nearly so ({grey}); of that the score says nothing"
         )
     if image.flat > calibration.most_flat:
-        share = f"{image.flat:.0%} of what was scored is of one colour with what is beside it"
         found.append(
-            f"flat: {share}, as in screenshots and drawings, and a verdict is given up to {calibration.most_flat:.0%}; "
-            "of that the score says nothing"
+            f"flat: {image.flat:.0%} of what was scored is plain colour, as in screenshots and drawings (at most "
+            f"{calibration.most_flat:.0%} for a verdict); of that the score says nothing"
         )
     return tuple(found)
 

@@ -108,8 +108,8 @@ def test_a_picture_flatter_than_the_calibration_knows_is_unsure(brief):
     assert [row.verdict for row in rows] == ["real", "real", "unsure"]
     assert [len(row.stability) for row in rows] == [4, 4, 0]
     assert rows[2].warnings == (
-        "flat: 52% of what was scored is of one colour with what is beside it, as in screenshots and drawings, and a "
-        "verdict is given up to 50%; of that the score says nothing",
+        "flat: 52% of what was scored is plain colour, as in screenshots and drawings (at most 50% for a verdict); of "
+        "that the score says nothing",
     )
     assert make_detector().detect(more).verdict == "real"  # a calibration that knows no such bound
 
