@@ -234,7 +234,7 @@ class _Sheet(_Canvas):
         heat = f"bright places spoke for {explanation.target}, relative to the strongest place of this image"
         peaks = f"{explanation.spatial.peak:.2g} and {explanation.frequency.peak:.2g}"
         text = (
-            f"Evidence: logit, were the whole image like this place; single places mean little. Heat maps: {heat} "
+            f"Evidence: logit, were the whole image like this place; read regions, not places. Heat maps: {heat} "
             f"(peaks {peaks}); they lie mostly where there is fine detail. "
             f"Spectrum and bands: of what is seen of {_which_tile(explanation)}. Images of bands: contrast stretched."
         )
