@@ -28,7 +28,7 @@ class Tally(BaseModel):
 
 def kind_of(error: str) -> str:
     """What errors that differ only in a number, an address, a path or the first bytes of a file have in common."""
-    without = re.sub(r": the file starts with b['\"].*", "", error, flags=re.DOTALL)
+    without = re.sub(r": (the file starts with b['\"]|it leads to ).*", "", error, flags=re.DOTALL)
     without = re.sub(r"\S*(/|://)\S+", "FILE", without)
     return re.sub(r"(?<![A-Za-z\d])\d+([.,]\d+)*", "N", without)[:120]  # JPEG2000 is a name
 
