@@ -206,7 +206,10 @@ def test_every_row_of_a_table_that_is_gone_is_a_row(tmp_path):
     assert all("cannot be read" in (one.error or "") for one in images)
 
 
-@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.TGZ", "w:gz")])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.TGZ", "w:gz"), ("a.tar.bz2", "w:bz2"), ("a.tar.xz", "w:xz")],
+)
 def test_the_images_of_a_tar(tmp_path, name, mode):
     members = {"0.png": RED, "0.json": b"{}", "x/1.jpg": picture(255, "JPEG"), "x/.2.png": RED, "x/3.cls": b"1"}
     tar = write_tar(tmp_path / name, members, mode)
