@@ -5,7 +5,7 @@ import threading
 import httpx
 import pytest
 from browsing import choose, done, file, needs_chromium, opened
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from serving import FakeDetector, part, picture, running, wait_until
 
 pytestmark = needs_chromium
@@ -119,6 +119,20 @@ def test_what_is_no_file_is_told_and_wipes_no_message(page: Page) -> None:
         "document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData: new DataTransfer(), bubbles: true }))"
     )
     expect(status).to_contain_text("not a file")
+
+
+def test_what_was_said_before_the_model_came_stays(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/v1/model", lambda route: held.append(route), times=1)
+    with page.expect_request("**/v1/model"):
+        page.reload()
+    page.evaluate(
+        "document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: new DataTransfer(), bubbles: true }))"
+    )
+    expect(page.get_by_role("status")).to_contain_text("not a file")
+    held[0].continue_()
+    expect(page.locator("#model")).to_contain_text("weights sha256")
+    expect(page.get_by_role("status")).to_contain_text("not a file")
 
 
 def test_a_file_that_cannot_be_sent_is_told_in_plain_words(page: Page) -> None:
