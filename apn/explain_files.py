@@ -30,7 +30,7 @@ class Format(StrEnum):
 
 
 class FileNames:
-    """A safe name for each image of a run, no two alike: its letters with their marks, digits, dots, dashes, underlines."""
+    """A safe name for each image of a run, no two alike: its letters with their marks, digits, dots and dashes."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
