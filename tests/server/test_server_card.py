@@ -29,7 +29,7 @@ def test_names_are_shown_as_everywhere_else(page: Page) -> None:
     names += ["a\x1b[31m\n\r\t\x85\u2028.png", "a\U000e0041\\.png"]
     assert page.evaluate("names => names.map(printable)", names) == [printable(name) for name in names]
     choose(page, file("photo\u202egpj.exe", b"no picture"))
-    done(page, 1)
+    done(page, 1, failed=1)
     expect(page.locator("#results h3")).to_have_text(r"photo\u202egpj.exe")
 
 

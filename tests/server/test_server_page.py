@@ -21,7 +21,7 @@ def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
     choose(
         page, file("a.png", picture(255)), file("b.png", picture(128)), file("c.png", picture(0)), file("d.txt", b"x")
     )
-    done(page, 4)
+    done(page, 4, failed=1)
     cards = page.locator("#results > li")
     for index, text in enumerate(["Looks AI-generated", "Unsure", "Looks like a photograph", "No verdict"]):
         expect(cards.nth(index).locator(".verdict")).to_have_text(text)
@@ -60,7 +60,7 @@ def test_too_large_a_file_is_told_without_being_sent(page: Page) -> None:
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method))
     choose(page, file("large.png", bytes(2**20 + 1)))
-    done(page, 1)
+    done(page, 1, failed=1)
     expect(page.locator("#results")).to_contain_text("The file is larger than the 1 MB that this server takes.")
     assert "POST" not in sent
 
@@ -124,7 +124,7 @@ def test_what_is_no_file_is_told_and_wipes_no_message(page: Page) -> None:
 def test_a_file_that_cannot_be_sent_is_told_in_plain_words(page: Page) -> None:
     page.route("**/v1/detect", lambda route: route.abort())
     choose(page, file("a.png", picture()))
-    done(page, 1)
+    done(page, 1, failed=1)
     expect(page.locator("#results")).to_contain_text("the server cannot be reached, or the file cannot be read")
 
 
@@ -132,14 +132,14 @@ def test_a_file_that_cannot_be_sent_is_told_in_plain_words(page: Page) -> None:
 def test_a_picture_without_an_answer_can_be_checked_once_more(page: Page, lost: int | None) -> None:
     page.route("**/v1/detect", lambda route: route.fulfill(status=lost, json={}) if lost else route.abort())
     choose(page, file("a.png", picture(255)), file("large.png", bytes(2**20 + 1)))
-    done(page, 2)
+    done(page, 2, failed=2)
     again = page.get_by_role("button", name="Try again")
     expect(again).to_have_count(1)  # a file that is too large stays so
     page.unroute("**/v1/detect")
     again.focus()
     page.keyboard.press("Enter")
     expect(page.locator("#results > li").first).to_be_focused()
-    done(page, 2)
+    done(page, 2, failed=1)
     expect(page.locator("#results > li").first).to_contain_text("Looks AI-generated")
     expect(again).to_have_count(0)
 
