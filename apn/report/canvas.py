@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +125,17 @@ def series_style(index: int) -> dict[str, Any]:
 
 def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
     """At most `longest` characters that can be drawn, the middle left out: both ends of a name tell it apart."""
-    label = legible(label)
-    if len(label) <= longest:
-        return label
+    letters = [legible(letter) for letter in label]  # one that is spelt out is never cut
+    if sum(map(len, letters)) <= longest:
+        return "".join(letters)
     head = (longest - 1) // 2
-    return f"{label[:head]}…{label[len(label) - (longest - 1 - head) :]}"
+    return f"{''.join(_first(letters, head))}…{''.join(_first(letters[::-1], longest - 1 - head)[::-1])}"
+
+
+def _first(letters: Sequence[str], room: int) -> Sequence[str]:
+    """As many of them as have room."""
+    ends = accumulate(map(len, letters))
+    return letters[: sum(end <= room for end in ends)]
 
 
 def shorten_apart(labels: Sequence[str], longest: int = LONGEST_LABEL) -> list[str]:

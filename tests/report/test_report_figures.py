@@ -204,6 +204,7 @@ def test_letters_that_no_font_here_has_are_spelt_out(monkeypatch: pytest.MonkeyP
     assert shorten("café Ελλάδα صورة") == "café Ελλάδα صورة"  # DejaVu Sans has these
     assert shorten("照片.jpg") == r"\u7167\u7247.jpg"
     assert shorten("📷.jpg") == r"\U0001f4f7.jpg"
+    assert shorten("照片照片照片.jpg", 20) == r"\u7167…\u7247.jpg"
     assert shorten_apart(["照片", "b"]) == [r"\u7167\u7247", "b"]
     with styled(), warnings.catch_warnings():
         warnings.simplefilter("error")  # Matplotlib warns of each letter that it draws as a box
