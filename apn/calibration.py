@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -50,6 +51,7 @@ class Calibration:
     score. ece: expected calibration error, cross-fitted, None if unknown. least_colour: a picture with less colour
     (`apn.detector.colourfulness`, 0 to 255) than the calibration was fitted for is `unsure`, whatever its probability,
     and so is one of which more than most_flat is of one colour with what is beside it (`flatness` there, 0 to 1).
+    weights_sha256: of the weights whose logits it was fitted to, and which alone it is for; None if unknown.
     """
 
     method: Method = "none"
@@ -67,6 +69,7 @@ class Calibration:
     real_images: int = 0
     generated_images: int = 0
     fitted_on: str = "nothing: softmax of the logits, verdict at 0.5"
+    weights_sha256: str | None = None
 
     def probability(self, logit: float) -> float:
         """Calibrated probability of generated, in [0, 1]; finite for any finite logit."""
@@ -85,9 +88,9 @@ class Calibration:
         return self.thresholds().verdict(probability)
 
     def describe(self) -> dict[str, Any]:
-        """For people and programs that ask what a score is worth; without the map's knots."""
+        """For people and programs that ask what a score is worth; without the map's knots, and the weights it is of."""
         facts = asdict(self)
-        del facts["knots_logit"], facts["knots_probability"]
+        del facts["knots_logit"], facts["knots_probability"], facts["weights_sha256"]
         return facts
 
 
@@ -129,8 +132,11 @@ def _problem(calibration: Calibration) -> str | None:
     if calibration.method not in get_args(Method):
         return f"a method of {', '.join(get_args(Method))}"
     both = calibration.thresholds(), calibration.thresholds(checked=True)
-    if any(not 0 <= one.real_below <= one.generated_from <= 1 for one in both) or not calibration.temperature > 0:
-        return "0 <= real_below <= generated_from <= 1 and temperature > 0"
+    if (
+        any(not 0 <= one.real_below <= one.generated_from <= 1 for one in both)
+        or not 0 < calibration.temperature < math.inf
+    ):
+        return "0 <= real_below <= generated_from <= 1 and a finite temperature > 0"
     if not 0 <= calibration.least_colour <= 255:
         return "least_colour between 0 and 255"
     if not 0 <= calibration.most_flat <= 1:
@@ -138,7 +144,13 @@ def _problem(calibration: Calibration) -> str | None:
     knots = len(calibration.knots_logit), len(calibration.knots_probability)
     if calibration.method == "isotonic" and not 0 < knots[0] == knots[1]:
         return "as many knots_logit as knots_probability"
+    if not (_rise(calibration.knots_logit, -math.inf, math.inf) and _rise(calibration.knots_probability, 0, 1)):
+        return "finite knots_logit that rise, and knots_probability that rise from 0 to 1"
     return None
+
+
+def _rise(values: tuple[float, ...], least: float, most: float) -> bool:
+    return bool(np.isfinite(values).all()) and all(a <= b for a, b in pairwise((least, *values, most)))
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
@@ -163,13 +175,14 @@ def fit_calibration(
     least_colour: float = 0.0,
     most_flat: float = 1.0,
     fitted_on: str,
+    weights_sha256: str | None = None,
 ) -> Calibration:
     """Fits the map and the thresholds to logits (N,) and labels (N,) of held-out images.
 
     extremes: (N, 2), the lowest and the highest logit of an image and its re-deliveries, NaN where they were not
     scored: thresholds of the stability check are chosen on these, for the rates checked_fpr and checked_fnr (default:
     the same rates). With the check an image is called generated where its lowest logit is above the threshold, real
-    where its highest is below. least_colour, most_flat: as in `Calibration`, not fitted.
+    where its highest is below. least_colour, most_flat, weights_sha256: as in `Calibration`, not fitted.
 
     The thresholds are conformal quantiles: for a new real image like the held-out ones, the chance to reach
     `generated_from` is at most target_fpr, whatever the detector (Vovk et al. 2005; Angelopoulos & Bates 2023).
@@ -203,6 +216,7 @@ def fit_calibration(
         real_images=len(real),
         generated_images=len(generated),
         fitted_on=fitted_on,
+        weights_sha256=weights_sha256,
     )
 
 

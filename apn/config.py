@@ -249,7 +249,8 @@ def validate(settings: type[Model], values: dict[str, Any], where: str) -> Model
         for one in error.errors():
             key = _key(one["loc"])
             unknown = one["type"] == "extra_forbidden"
-            problem = _no_such(key, settings) if unknown else f"{one['msg']}{_found(one['input'])}"
+            said = one["msg"].removeprefix("Value error, ")  # before what our own checks say
+            problem = _no_such(key, settings) if unknown else f"{said}{_found(one['input'])}"
             problems.append(f"{key or 'all'}: {problem}")
         raise ValueError(f"{where}: {'; '.join(problems)}") from error
 

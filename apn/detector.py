@@ -216,21 +216,32 @@ def load(
 
     backend: its name, or what `open_backend` made of the same weights. calibration: a file of `apn calibrate`, or a
     folder that has one, to use instead of the weights' own.
-    Raises ValueError where the weights, the backend, the device or the calibration cannot be had.
+    Raises ValueError where the weights, the backend, the device or the calibration cannot be had, and for a calibration
+    that was fitted to other weights.
     """
     folder = find_weights(weights)
     opened = open_backend(folder, backend, device) if isinstance(backend, str) else backend
     facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    sha256 = _weights_sha256(folder)
     return Detector(
         opened.logits,
         name=facts["name"],
-        sha256=_weights_sha256(folder),
+        sha256=sha256,
         crop_size=facts["model"]["image_size"],
-        calibration=(
-            read_calibration(folder) if calibration is None else read_calibration(Path(calibration), required=True)
-        ),
+        calibration=read_calibration(folder) if calibration is None else _own_calibration(Path(calibration), sha256),
         backend_name=opened.name,
     )
+
+
+def _own_calibration(path: Path, sha256: str) -> Calibration:
+    """One that a user chose, of the weights with this sha256."""
+    calibration = read_calibration(path, required=True)
+    if calibration.weights_sha256 not in (None, sha256):
+        raise ValueError(
+            f"{path}: expected a calibration of these weights (sha256 {sha256}), found one of others "
+            f"({calibration.weights_sha256}): fit one with `apn calibrate --weights`"
+        )
+    return calibration
 
 
 def _weights_sha256(folder: Path) -> str:

@@ -5,6 +5,7 @@ time. Dimensions: S side of a tile, K bands.
 """
 
 import io
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from apn.detection import Detection
 from apn.explain_bands import Band, BandEvidence
 from apn.explain_parts import AMPLITUDE, OPACITY, Part, Scale, all_parts
 from apn.explanations import Explanation
-from apn.report.canvas import INK, LINE, QUIET, shorten, styled
+from apn.report.canvas import INK, LINE, QUIET, legible, shorten, styled
 from apn.words import probability_words
 
 WIDTH = 7.2  # inches: across both columns of a paper
@@ -54,10 +55,10 @@ def explanation_figure(
     with styled():
         sheet = _Sheet(explanation, len(first), len(images))
         sheet.header(explanation, name, model)
-        places = sheet.row(len(first), sheet.picture_height)
+        places = sheet.picture_boxes()
         scales = [sheet.part(part, place) for part, place in zip(first, places, strict=True)]
         sheet.mark_tile(explanation, scales[0])
-        sheet.down(sheet.picture_height + BAR)
+        sheet.below_pictures()
         sheet.spectra(explanation.bands, parts["amplitude-bands"], parts["phase-bands"])
         for part, place in zip(images, sheet.row(max(len(images), 1), sheet.image_side), strict=False):
             sheet.part(part, place)
@@ -177,10 +178,13 @@ class _Sheet(_Canvas):
 
     def __init__(self, explanation: Explanation, pictures: int, images: int) -> None:
         height, width = explanation.picture.shape[:2]
-        self.picture_height = min(self.box(pictures) * height / width, TALLEST)
+        self.pictures = pictures
+        self.columns = 1 if width >= 8 * height else 2 if width >= 3 * height else pictures  # side by side
+        self.picture_height = min(self.box(self.columns) * height / width, TALLEST)
         self.image_side = min(self.box(max(images, 1)), 1.3)
         self.spectra_height = sides(explanation.bands) + SPECTRUM + AXIS
-        rows = self.picture_height + BAR, self.spectra_height, self.image_side + 0.06
+        lines = [self.picture_height + BAR] * math.ceil(pictures / self.columns)
+        rows = *lines, self.spectra_height, self.image_side + 0.06
         total = HEADER + sum(TITLE + row for row in rows) + FOOTER
         super().__init__(WIDTH, total)
         self.top = HEADER
@@ -194,6 +198,17 @@ class _Sheet(_Canvas):
         width = self.box(number) if self.box(number) * 4 > height else height
         return [(MARGIN + index * (width + GAP), self.top, width, height) for index in range(number)]
 
+    def picture_boxes(self) -> list[tuple[float, float, float, float]]:
+        """Boxes of the picture and its maps: all side by side, those of a panorama in lines of one or two."""
+        line = self.row(self.columns, self.picture_height)
+        step = TITLE + self.picture_height + BAR
+        places = (divmod(place, self.columns) for place in range(self.pictures))
+        return [(line[column][0], self.top + row * step, *line[column][2:]) for row, column in places]
+
+    def below_pictures(self) -> None:
+        for _ in range(math.ceil(self.pictures / self.columns)):
+            self.down(self.picture_height + BAR)
+
     def down(self, height: float) -> None:
         self.top += TITLE + height
 
@@ -205,7 +220,7 @@ class _Sheet(_Canvas):
         self.text(MARGIN, 0.08, title, fontsize=8.5, weight="bold")
         kinds = ", ".join(warning.partition(":")[0] for warning in detection.warnings)
         size = f"{detection.width} x {detection.height} pixels, {_plural(len(detection.tiles), 'tile')}"
-        facts = [size, kinds and f"warning: {kinds}", model]
+        facts = [size, kinds and f"warning: {kinds}", legible(model)]
         self.text(MARGIN, 0.26, "; ".join(filter(None, facts)), fontsize=7, color=QUIET)
 
     def mark_tile(self, explanation: Explanation, inches: float) -> None:
@@ -234,7 +249,7 @@ class _Sheet(_Canvas):
         heat = f"bright places spoke for {explanation.target}, relative to the strongest place of this image"
         peaks = f"{explanation.spatial.peak:.2g} and {explanation.frequency.peak:.2g}"
         text = (
-            f"Evidence: logit, were the whole image like this place; single places mean little. Heat maps: {heat} "
+            f"Evidence: logit, were the whole image like this place; read regions, not places. Heat maps: {heat} "
             f"(peaks {peaks}); they lie mostly where there is fine detail. "
             f"Spectrum and bands: of what is seen of {_which_tile(explanation)}. Images of bands: contrast stretched."
         )

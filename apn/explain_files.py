@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -29,14 +30,14 @@ class Format(StrEnum):
 
 
 class FileNames:
-    """A safe name for each image of a run, no two alike: letters, digits, dots, dashes and underlines of its own."""
+    """A safe name for each image of a run, no two alike: its letters with their marks, digits, dots and dashes."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def name(self, path: str) -> str:
         """Raises nothing: whatever the path holds, the name is that of a file in the folder that is written to."""
-        safe = re.sub(r"[^\w.-]", "_", Path(path).stem).strip(".") or "image"
+        safe = "".join(map(_safe, Path(path).stem)).strip(".") or "image"
         safe = safe.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore")
         name, number = safe, 1
         while name.casefold() in self._taken:  # some file systems do not tell A from a
@@ -44,6 +45,12 @@ class FileNames:
             name = f"{safe}-{number}"
         self._taken.add(name.casefold())
         return name
+
+
+def _safe(sign: str) -> str:
+    """The sign itself, or `_`. Marks stay, as the vowels of Hindi and Thai and accents as macOS writes them."""
+    mark = unicodedata.category(sign) in {"Mn", "Mc"} and "SELECTOR" not in unicodedata.name(sign, "")
+    return sign if mark or re.match(r"[\w.-]", sign) else "_"
 
 
 def write_explanation(

@@ -88,6 +88,11 @@ def blurred(image: Tensor) -> Tensor:
     return torch.from_numpy(gaussian_filter(image.cpu().numpy(), (0, width, width), mode="nearest")).to(image.device)
 
 
+def turned(heat: np.ndarray) -> list[np.ndarray]:
+    """A heat map (h, w) mirrored, upside down, and both: as coarse, as smooth and as uneven, but about other places."""
+    return [np.ascontiguousarray(one) for one in (heat[:, ::-1], heat[::-1], heat[::-1, ::-1])]
+
+
 def shuffled_cells(heat: np.ndarray, seed: int = 0) -> np.ndarray:
     """The cells (h, w) of a heat map in a random order: as coarse and as uneven, but about no place."""
     return np.random.default_rng(seed).permutation(heat.ravel()).reshape(heat.shape)

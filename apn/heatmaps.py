@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from pytorch_grad_cam import LayerCAM
+from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +23,9 @@ from apn.models.statistics import FrozenStatistics
 
 TINY = float(np.finfo(np.float32).tiny)
 CELLS = 20  # along a side of a tile at most: a single place of an early stage says little, and cannot be seen either
+# Standard deviation of the Gaussian that evidence is smoothed by, in sides of a tile. Single cells are mostly noise,
+# which cancels: smoothed, evidence lies far better where it was planted (docs/explanations.md).
+EVIDENCE_WIDTH = 0.1
 IMAGES_AT_ONCE = 16  # tiles times bands that the network sees together; their feature maps are held for the gradient
 
 
@@ -47,8 +51,8 @@ class TileMaps(NamedTuple):
     h, w: the cells of the feature maps, averaged to CELLS where these are finer.
     spatial, frequency: LayerCAM by branch, 0 and more.
     evidence: of both branches together, above 0 where it spoke for generated, below 0 for real: to first order the
-        logit of a tile that is like this cell all over. Its mean is the tile's logit: what belongs to no place is laid
-        on all alike.
+        logit of a tile that is like this cell all over, smoothed by EVIDENCE_WIDTH. Its mean is the tile's logit: what
+        belongs to no place is laid on all alike.
     logits: (T,) generated minus real.
     """
 
@@ -119,7 +123,7 @@ def _tile_maps(model: APN, tiles: Tensor, sign: float) -> TileMaps:
     placed = [one.reshape(-1, len(tiles), *one.shape[1:]).sum(axis=0) for one in signed]
     placed.append(signed_bands.reshape(len(tiles), -1, *signed_bands.shape[1:]).sum(axis=1))
     evidence, logits = summed(placed), margin.detach().float().cpu().numpy()
-    evidence += (logits - evidence.mean(axis=(1, 2)))[:, None, None]
+    evidence = smoothed(evidence + (logits - evidence.mean(axis=(1, 2)))[:, None, None])
     spatial = summed([one[: len(tiles)] for one in by_look])  # a reference's maps come after
     weights = output.band_weights.detach().float().cpu().numpy()[..., None]  # (T, K, 1, 1)
     by_band = by_band.reshape(*weights.shape[:2], *by_band.shape[1:])
@@ -179,6 +183,12 @@ def coarsen(maps: np.ndarray, cells: int = CELLS) -> np.ndarray:
     """(N, h, w) -> (N, min(h, cells), min(w, cells)): means over blocks of places."""
     size = min(maps.shape[1], cells), min(maps.shape[2], cells)
     return F.adaptive_avg_pool2d(torch.from_numpy(maps), size).numpy()
+
+
+def smoothed(maps: np.ndarray, width: float = EVIDENCE_WIDTH) -> np.ndarray:
+    """(T, h, w), each smoothed by a Gaussian of `width` sides of the map; edges are mirrored, so that means stay."""
+    deviations = 0.0, width * maps.shape[1], width * maps.shape[2]
+    return gaussian_filter(maps, deviations, mode="reflect").astype(np.float32)
 
 
 def summed(maps: Sequence[np.ndarray]) -> np.ndarray:

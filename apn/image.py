@@ -42,6 +42,10 @@ _SIGNATURES = (
     ("PPM", re.compile(rb"P[1-6Ff]\s")),
     ("ICO", re.compile(rb"\0\0\x01\0[^\0]\0")),
 )
+# Raw data of a camera that is no TIFF, or no more than its beginning: CR2, ORF, RW2, CRW, RAF, CR3, X3F, MRW.
+_RAW = re.compile(
+    rb"II\*\0.{4}CR|II(R[OS]|U\0|\x1a\0.{4}HEAPCCDR)|MMOR|FUJIFILMCCD-RAW|.{4}ftypcrx |FOVb|\0MRM", re.DOTALL
+)
 # What people take for an image: for the error, in this order.
 _OTHERS = (
     ("a PDF document", re.compile(rb"%PDF")),
@@ -49,7 +53,10 @@ _OTHERS = (
     ("a web page or an SVG drawing", re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|svg|\?xml)", re.IGNORECASE)),
     ("text", re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+\Z")),
 )
+_RAW_WORDS = "a camera's raw file, which is no picture yet: expected the camera's own JPEG or one developed from it"
 _PLUGINS = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "TIFF": "Tiff", "JPEG2000": "Jpeg2K"}
+
+_NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of a TIFF; bit 0 of the first: a smaller copy of another picture
 
 _SLOW_PIXELS = 4_000_000  # for decoders that Pillow has in Python only: up to 8 s
 _MAX_SCANS = 100  # of a JPEG, each of which costs a pass over all pixels; cameras and tools write about 10
@@ -152,6 +159,8 @@ def _opened_image(file: BinaryIO, max_pixels: int) -> "Iterator[tuple[str, Image
     if name == "ICO":  # its plugin decodes while it opens
         _check_pixels(_largest_icon(file), max_pixels)
     with _open(name, file) as image:
+        if name == "TIFF":
+            _check_not_raw(image)
         _check_pixels(image.size, max_pixels)
         yield name, image
 
@@ -160,6 +169,8 @@ def _sniff(file: BinaryIO) -> str:
     head = file.read(64)
     if not head:
         raise ImageError("the file is empty")
+    if _RAW.match(head):
+        raise ImageError(_RAW_WORDS)
     name = next((name for name, signature in _SIGNATURES if signature.match(head)), None)
     if name is None:
         known = ", ".join(name for name, _ in _SIGNATURES)
@@ -195,6 +206,16 @@ def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} pixels are more than the limit of {max_pixels:,} pixels")
+
+
+def _check_not_raw(image: Any) -> None:
+    """Refuse DNG, NEF, ARW and their kind: of these a TIFF's reader sees a thumbnail, and the photograph is elsewhere.
+
+    image: an opened TIFF.
+    """
+    reduced = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)
+    if _DNG_VERSION in image.tag_v2 or (isinstance(reduced, int) and reduced & 1):
+        raise ImageError(_RAW_WORDS)
 
 
 def _check_cost(image: "ImageFile.ImageFile", name: str, file: BinaryIO) -> None:

@@ -12,13 +12,14 @@ from rich.console import Console
 
 from apn.backends import Device
 from apn.checkpoint import read_checkpoint_config, read_training
+from apn.clock import is_finished
 from apn.config import Config
 from apn.data.samples import Sample
 from apn.detector import load
 from apn.evaluate import data_sha256, measure_shortcuts, score_samples, show, table_facts
 from apn.protocols import Protocol
 from apn.scoretable import Shortcut, read_facts
-from apn.train import is_finished, train
+from apn.train import train
 from apn.wholefile import write_whole
 
 

@@ -21,12 +21,13 @@ class Labelled(NamedTuple):
     """Of N images: logits (N,), generated minus real, and labels (N,), 0 real or 1 generated.
 
     extremes: (N, 2), the lowest and the highest logit of an image and its re-deliveries (apn/deliveries.py), NaN where
-    they were not scored; None where none was.
+    they were not scored; None where none was. sha256: of the weights that made the logits; None if unknown.
     """
 
     logits: np.ndarray
     labels: np.ndarray
     extremes: np.ndarray | None = None
+    sha256: str | None = None
 
 
 def labelled_logits(location: str, open_detector: "Callable[[], Detector]", *, stability: bool = False) -> Labelled:
@@ -62,7 +63,7 @@ def labelled_logits(location: str, open_detector: "Callable[[], Detector]", *, s
             extremes.append((min(row.logit, *again), max(row.logit, *again)) if again else (np.nan, np.nan))
     _require_scores(failed, len(samples))
     labels = np.array([sample.label for sample in samples])
-    return Labelled(np.array(found), labels, _bounds(extremes))
+    return Labelled(np.array(found), labels, _bounds(extremes), detector.sha256)
 
 
 def _bounds(extremes: ArrayLike) -> np.ndarray | None:
@@ -84,7 +85,7 @@ def _from_table(path: Path) -> Labelled:
         )
     failed = [f"{scores.paths[int(row)]}: {scores.errors[int(row)]}" for row in np.flatnonzero(scores.failed)]
     _require_scores(failed, len(scores.labels))
-    return Labelled(scores.logits, scores.labels.astype(int))
+    return Labelled(scores.logits, scores.labels.astype(int), sha256=scores.facts.sha256 or None)
 
 
 def _require_scores(failed: list[str], images: int) -> None:

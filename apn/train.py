@@ -1,12 +1,8 @@
-"""Training: the loop around the steps of apn/step.py, in one process or in several (docs/training.md).
-
-Dimensions: N images.
-"""
+"""Training: the loop around the steps of apn/step.py, in one process or in several (docs/training.md)."""
 
 import copy
 import math
 import signal
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -21,11 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from apn.checkpoint import read_training
-from apn.config import Config, LossConfig, TrainConfig
+from apn.clock import Clock
+from apn.config import Config, LossConfig
 from apn.data.dataset import Batch, BatchLoader
-from apn.distributed import agree, device_type, gather, leave, lost_process_explained, share_buffers, start, world_size
-from apn.metrics import auc, balanced_accuracy, probabilities
+from apn.distributed import agree, device_type, gather, leave, lost_process_explained, start, world_size
 from apn.model_config import ModelConfig
 from apn.models.apn import APN
 from apn.models.build import starting_weights
@@ -53,45 +48,7 @@ from apn.trainingdata import (
     training_loaders,
     validation_loader,
 )
-
-
-@torch.no_grad()
-def score(model: nn.Module, loader: BatchLoader, device: torch.device | str = "cpu") -> tuple[np.ndarray, np.ndarray]:
-    """Logits (N, 2) and labels (N,) of a loader, in its order; the model rests in evaluation mode."""
-    model.eval()
-    logits, labels = [torch.empty(0, 2)], [torch.empty(0, dtype=torch.int64)]  # a process's part may be empty
-    for batch in loader:
-        logits.append(model(batch.image.to(device), irrelevant=False).logits.float().cpu())
-        labels.append(batch.label)
-    return torch.cat(logits).numpy(), torch.cat(labels).numpy()
-
-
-def validate(model: nn.Module, loader: BatchLoader, device: torch.device | str = "cpu") -> dict[str, float]:
-    """AUC and balanced accuracy at 0.5 on centre crops, both classes re-encoded alike, of all processes' parts.
-
-    Neither is there where the images are of one class.
-    """
-    share_buffers(model)
-    logits, labels = (np.concatenate(parts) for parts in zip(*gather(score(model, loader, device)), strict=True))
-    scores = probabilities(logits)
-    found = {"auc": auc(labels, scores), "balanced_accuracy": balanced_accuracy(labels, scores), "images": len(labels)}
-    return {name: value for name, value in found.items() if not math.isnan(value)}
-
-
-def scale_to_unit_spread(model: APN, loader: BatchLoader, device: torch.device | str = "cpu") -> float:
-    """Scales the classifier's last layer so that generated less real logit has a standard deviation of 1 over the crops
-    of a loader, all processes' parts together. Returns what it was; where it was 0 nothing changes."""
-    share_buffers(model)
-    logits = np.concatenate([part for part, _ in gather(score(model, loader, device))])
-    margin = (logits[:, 1] - logits[:, 0]).astype(float)
-    spread = float(margin.std()) if np.ptp(margin) else 0.0  # rounding gives equal numbers a deviation too
-    last = model.classifier[-1]
-    assert isinstance(last, nn.Linear), "the classifier ends in its logits"
-    if spread > 0:
-        with torch.no_grad():
-            last.weight.div_(spread)
-            last.bias.div_(spread)
-    return spread
+from apn.validation import scale_to_unit_spread, validate
 
 
 def unwrapped(model: nn.Module) -> APN:
@@ -141,48 +98,6 @@ def _stop_between_steps() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-# How much of a run is over -------------------------------------------------------------------------------------------
-
-
-def share_done(config: TrainConfig, step: int, seconds: float) -> float:
-    """How much of its steps or of its minutes a run has used, whichever is more; from 1 on it is over."""
-    return max(step / config.steps, seconds / 60 / config.minutes if config.minutes else 0.0)
-
-
-def is_finished(config: TrainConfig, run: Path) -> bool:
-    """Whether the run folder holds a run that has come to its end under these settings."""
-    if not (run / "last").is_dir():
-        return False
-    training = read_training(run / "last")
-    return share_done(config, training["step"], training["seconds"]) >= 1
-
-
-class Clock:
-    """How much of a run is over. It stands still while the run validates or saves, so that those cost no training."""
-
-    def __init__(self, config: TrainConfig, seconds: float = 0.0) -> None:
-        self._config, self._before, self._began = config, seconds, time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, those before a resume included."""
-        return self._before + time.perf_counter() - self._began
-
-    def share(self, step: int) -> float:
-        """`share_done` by now."""
-        return share_done(self._config, step, self.seconds)
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Time in here does not count."""
-        before = time.perf_counter()
-        yield
-        self._began += time.perf_counter() - before
-
-
-# The loop ------------------------------------------------------------------------------------------------------------
 
 
 class TrainResult(NamedTuple):

@@ -2,7 +2,8 @@
 
     python bench/faithfulness.py [--weights apn-mini] [--data apn/weights/apn-mini/validation.jsonl] --out DIR
 
-1. Insertion and deletion on held-out generated images, against the same map with its cells shuffled.
+1. Insertion and deletion on held-out generated images, against the same map mirrored and upside down, which is as
+   smooth as it was, and against its cells shuffled, which are not.
 2. Planted evidence: half of each held-out photograph is replaced by its reconstruction by a small autoencoder that is
    trained here on other photographs; both halves are then saved alike, JPEG quality 96. The heat must lie on that half.
    The same with half of a held-out generated image, which the network was trained to tell, if of another scene.
@@ -23,7 +24,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch.nn import functional as F
 
 from apn.backends import find_weights, to_input
 from apn.checkpoint import load_model
@@ -43,6 +43,7 @@ from apn.faithfulness import (
     randomized,
     rank_correlation,
     shuffled_cells,
+    turned,
 )
 from apn.heatmaps import TileMaps, enlarge, tile_maps
 from apn.image import load_image
@@ -54,7 +55,8 @@ from apn.plots.averages import mean_interval
 from apn.report.canvas import new_figure, save_figure, series_style, styled
 from apn.synthesize import photographs, prepare
 
-MAPS = ("evidence", "spatial", "frequency", "both")
+MAPS = ("evidence", "spatial", "frequency")
+OWN, TURNED, SHUFFLED = "as it is", "turned round", "cells shuffled"
 PERIODS = (4, 8, 10, 12, 14)  # across and down 32 pixels
 QUALITY = 96
 
@@ -88,39 +90,41 @@ class Measured:
         return self.model(images, irrelevant=False).logits.softmax(dim=1)[:, 1]
 
     def maps(self, tiles: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Maps (N, h, w) by name, and logits (N,). both: each branch's LayerCAM divided by its own mean, summed, in the
-        spatial branch's cells."""
+        """Maps (N, h, w) by name, and logits (N,)."""
         found: TileMaps = tile_maps(self.model, torch.from_numpy(to_input(np.stack(tiles))))
-        cells = torch.from_numpy(found.frequency)[:, None]
-        frequency = F.interpolate(cells, size=found.spatial.shape[1:], mode="bilinear")[:, 0].numpy()
-        scaled = [one / np.maximum(one.mean(axis=(1, 2), keepdims=True), 1e-12) for one in (found.spatial, frequency)]
-        both = scaled[0] + scaled[1]
-        maps = {"evidence": found.evidence, "spatial": found.spatial, "frequency": found.frequency, "both": both}
+        maps = {name: getattr(found, name) for name in MAPS}
         return maps, found.logits
 
 
-def curves(measured: Measured, samples: Sequence[Sample]) -> tuple[list[str], dict[str, list[Curves]]]:
-    """Rows of the table, and the curves by map."""
+def curves(measured: Measured, samples: Sequence[Sample]) -> tuple[list[str], dict[tuple[str, str], list[Curves]]]:
+    """Rows of the table, and the curves by map and by what was done to it."""
     tiles = [align(load_image(sample.path).pixels, measured.size, "jpeg", QUALITY) for sample in samples]
     groups = [sample.split_group for sample in samples]
-    found: dict[str, list[Curves]] = {}
+    found: dict[tuple[str, str], list[Curves]] = {}
     for number, tile in enumerate(tiles):
         image = torch.from_numpy(to_input(tile[None]))[0]
         base, (maps, _) = blurred(image), measured.maps([tile])
         for name in MAPS:
             cells = maps[name][0]
-            for kind, heat in ((name, cells), (f"{name}, cells shuffled", shuffled_cells(cells, number))):
-                curve = insertion_deletion(measured.probability, image, enlarge(heat[None], measured.size)[0], base)
-                found.setdefault(kind, []).append(curve)
+            for kind, others in ((OWN, [cells]), (TURNED, turned(cells)), (SHUFFLED, [shuffled_cells(cells, number)])):
+                each = [
+                    insertion_deletion(measured.probability, image, enlarge(one[None], measured.size)[0], base)
+                    for one in others
+                ]
+                found.setdefault((name, kind), []).append(mean_curves(each))
     rows = []
-    for name in MAPS:
-        own, torn = found[name], found[f"{name}, cells shuffled"]
-        for area in ("insertion_area", "deletion_area"):
-            first, second = ([getattr(one, area) for one in some] for some in (own, torn))
-            gain = mean([a - b for a, b in zip(first, second, strict=True)], groups)
-            what = f"{area.split('_')[0]} area, {name} map; shuffled cells; difference"
-            rows.append(f"| {what} | {mean(first, groups)} | {mean(second, groups)} | {gain} |")
+    for name, area, kind in product(MAPS, ("insertion_area", "deletion_area"), (TURNED, SHUFFLED)):
+        first, second = ([getattr(one, area) for one in found[name, which]] for which in (OWN, kind))
+        gain = mean([a - b for a, b in zip(first, second, strict=True)], groups)
+        what = f"{area.split('_')[0]} area, {name} map; {kind}; difference"
+        rows.append(f"| {what} | {mean(first, groups)} | {mean(second, groups)} | {gain} |")
     return rows, found
+
+
+def mean_curves(each: Sequence[Curves]) -> Curves:
+    """Of the same picture."""
+    heights = ([getattr(one, kind) for one in each] for kind in ("insertion", "deletion"))
+    return Curves(each[0].fractions, *(np.mean(one, axis=0) for one in heights))
 
 
 def reconstructed(autoencoder: Autoencoder, pixels: np.ndarray) -> np.ndarray:
@@ -135,7 +139,7 @@ def planted(measured: Measured, name: str, photos: Sequence[np.ndarray], fakes: 
     side to which planting moved the logit: where a network takes fakes for more real, a true map has its evidence for
     real there."""
     aucs: dict[str, tuple[list[float], list[float]]] = {kind: ([], []) for kind in MAPS}
-    turned: tuple[list[float], list[float]] = ([], [])
+    towards: tuple[list[float], list[float]] = ([], [])
     logits: tuple[list[float], list[float]] = ([], [])
     for number, (pixels, fake) in enumerate(zip(photos, fakes, strict=True)):
         mixed, mask = plant(pixels, fake, SIDES[number % len(SIDES)])
@@ -146,7 +150,7 @@ def planted(measured: Measured, name: str, photos: Sequence[np.ndarray], fakes: 
                 aucs[kind][place].append(localisation_auc(heat, mask))
         for place in (0, 1):
             auc_here = aucs["evidence"][place][-1]
-            turned[place].append(auc_here if told[0] > told[1] else 1 - auc_here)
+            towards[place].append(auc_here if told[0] > told[1] else 1 - auc_here)
         logits[0].append(float(told[1]))
         logits[1].append(float(told[2]))
     rows = []
@@ -155,7 +159,7 @@ def planted(measured: Measured, name: str, photos: Sequence[np.ndarray], fakes: 
         rows.append(
             f"| planted half, {name}, {kind} map: AUC; untouched photograph; goal | {own} | {untouched} | 0.8 |"
         )
-    own, untouched = (mean(values, groups) for values in turned)
+    own, untouched = (mean(values, groups) for values in towards)
     what = f"planted half, {name}, evidence for the side that it moved the logit to: AUC; untouched photograph"
     rows.append(f"| {what} | {own} | {untouched} | |")
     known = auc([0] * len(photos) + [1] * len(photos), logits[0] + logits[1])
@@ -173,7 +177,7 @@ def sanity(measured: Measured, samples: Sequence[Sample]) -> list[str]:
         cells = [
             mean([rank_correlation(*pair) for pair in zip(before[kind], after[kind], strict=True)],
                  [sample.split_group for sample in samples])
-            for kind in ("evidence", "spatial", "frequency")
+            for kind in MAPS
         ]  # fmt: skip
         title = f"rank correlation with {what} drawn anew: evidence; spatial map; frequency map"
         rows.append(f"| {title} | {cells[0]} | {cells[1]} | {cells[2]} |")
@@ -193,20 +197,21 @@ def patterns(seeds: int) -> list[str]:
     return rows
 
 
-def curve_figure(found: dict[str, list[Curves]]) -> Figure:
+def curve_figure(found: dict[tuple[str, str], list[Curves]]) -> Figure:
     with styled():
         figure = new_figure(width=7.2, height=3.2)
         for axes, kind in zip(figure.subplots(1, 2, sharey=True), ("insertion", "deletion"), strict=True):
             for index, name in enumerate(MAPS):
-                for label, dash in ((name, "-"), (f"{name}, cells shuffled", ":")):
-                    heights = np.mean([getattr(one, kind) for one in found[label]], axis=0)
+                for done, dash in ((OWN, "-"), (TURNED, ":")):
+                    heights = np.mean([getattr(one, kind) for one in found[name, done]], axis=0)
                     style = series_style(index) | {"linestyle": dash, "markersize": 3}
-                    axes.plot(found[label][0].fractions, heights, label=label, **style)
+                    label = name if done == OWN else f"{name}, {done}"
+                    axes.plot(found[name, done][0].fractions, heights, label=label, **style)
             axes.set_title(kind)
             axes.set_xlabel({"insertion": "share of the picture shown", "deletion": "share hidden"}[kind])
         figure.axes[0].set_ylabel("mean probability of generated")
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
 
@@ -215,7 +220,7 @@ def main() -> None:
     parser.add_argument("--weights", default="apn-mini")
     parser.add_argument("--data", default="apn/weights/apn-mini/validation.jsonl", help="held-out images")
     parser.add_argument("--fit-data", default="apn/weights/apn-mini/train.jsonl", help="photographs to fit on")
-    parser.add_argument("--autoencoders", default="own:nearest,own:transposed")
+    parser.add_argument("--autoencoders", default="own:nearest,own:bilinear,own:transposed,own:pixel-shuffle")
     parser.add_argument("--fit-steps", type=int, default=600)
     parser.add_argument("--images", type=int, default=40, help="of each test")
     parser.add_argument("--seeds", type=int, default=2, help="networks a wave")

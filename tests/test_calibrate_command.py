@@ -10,6 +10,7 @@ from PIL import Image
 
 DEMO = Path(__file__).parent.parent / "demo" / "images"
 CAT = DEMO / "photo-cat.jpg"
+WEIGHTS = Path(__file__).parent.parent / "apn" / "weights" / "apn-mini"
 
 
 def test_calibrate_writes_what_detect_uses(apn, tmp_path):
@@ -145,3 +146,17 @@ def test_a_table_as_spreadsheets_save_it_is_calibrated_on(apn, tmp_path):
     (tmp_path / "SCORES.CSV").write_text(table, "utf-8-sig")
     code, out, err = apn("calibrate", tmp_path / "SCORES.CSV", "--out", tmp_path / "mine.json")
     assert (code, "from 20 real and 20 generated images" in out) == (0, True), err
+
+
+def test_a_calibration_is_for_the_weights_whose_scores_it_was_fitted_to(apn, tmp_path):
+    data, mine = labelled_folder(tmp_path / "data", 20), tmp_path / "mine.json"
+    assert apn("score", "--data", data, "--protocol", "native", "--out", tmp_path / "scores.parquet")[0] == 0
+    for scores in (data, tmp_path / "scores.parquet"):
+        assert apn("calibrate", scores, "--method", "isotonic", "--out", mine)[0] == 0
+        written = json.loads(mine.read_text())
+        assert written["weights_sha256"] == json.loads((WEIGHTS / "training.json").read_text())["sha256"]
+        assert apn("detect", "--no-stability", "--calibration", mine, CAT)[0] == 0
+    mine.write_text(json.dumps(written | {"weights_sha256": "0" * 64}))
+    code, _, err = apn("detect", "--calibration", mine, CAT)
+    assert (code, err.startswith(f"apn: {mine}: expected a calibration of these weights (sha256 ")) == (1, True), err
+    assert f"found one of others ({'0' * 64})" in err

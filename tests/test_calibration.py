@@ -239,6 +239,12 @@ def test_a_folder_without_one_means_softmax_and_a_half(tmp_path: Path) -> None:
         ('{"checked": {"real_above": 0.9}}', "is not a calibration.*real_above"),
         ('{"method": "magic"}', "magic"),
         ('{"method": "isotonic"}', "knots"),
+        ('{"temperature": Infinity}', "a finite temperature > 0, found"),
+        ('{"method": "isotonic", "knots_logit": [1, 0], "knots_probability": [0, 1]}', "finite knots_logit that rise"),
+        ('{"method": "isotonic", "knots_logit": [0, 1], "knots_probability": [1, 0]}', "knots_probability that rise"),
+        ('{"method": "isotonic", "knots_logit": [0, NaN], "knots_probability": [0, 1]}', "finite knots_logit"),
+        ('{"method": "isotonic", "knots_logit": [0, 1], "knots_probability": [0, 9]}', "that rise from 0 to 1"),
+        ('{"method": "isotonic", "knots_logit": ["a"], "knots_probability": [0]}', "is not a calibration"),
     ],
 )
 def test_a_file_that_is_no_calibration(text: str, message: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,29 @@ def test_file_names_are_safe_and_no_two_alike() -> None:
         assert name.strip(".")
         assert not set(name) & set("/\\<>:\"'|?* \n\0")
         assert len(name.encode()) <= 130
+
+
+def test_names_keep_the_marks_of_their_letters() -> None:
+    names = FileNames()
+    assert names.name("फोटो.jpg") == "फोटो"
+    assert names.name("เชียงใหม่.jpg") == "เชียงใหม่"
+    assert names.name("cafe\u0301.jpg") == "cafe\u0301"  # as macOS writes it
+    assert names.name("❤\ufe0f.jpg") == "__"
+
+
+def test_maps_of_a_panorama_stand_below_one_another() -> None:
+    shapes = {}
+    for width, height in (300, 200), (800, 200), (1600, 160):
+        figure = explanation_figure(explained(picture(height, width)), "p.png")
+        pictures = [image for image in figure.axes[0].images if image.get_array().shape[:2] == (height, width)]
+        lefts, rights, *_ = zip(*(image.get_extent() for image in pictures), strict=True)
+        shapes[width] = len(pictures), len(set(lefts)), max(np.subtract(rights, lefts))
+        for one, other in combinations((image.get_extent() for image in figure.axes[0].images), 2):
+            apart = one[1] <= other[0] or other[1] <= one[0] or one[2] <= other[3] or other[2] <= one[3]
+            assert apart, (one, other)
+    assert [shape[:2] for shape in shapes.values()] == [(5, 5), (5, 2), (5, 1)]
+    assert shapes[800][2] > 3  # inches
+    assert shapes[1600][2] > 6.5
 
 
 def test_the_command_writes_figures_parts_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

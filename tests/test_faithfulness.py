@@ -20,6 +20,7 @@ from apn.faithfulness import (
     randomized,
     rank_correlation,
     shuffled_cells,
+    turned,
 )
 from apn.heatmaps import tile_maps
 
@@ -102,6 +103,16 @@ def test_localisation_is_1_on_the_mask_0_beside_it_and_a_half_for_nothing() -> N
     assert localisation_auc(half.astype(float), mask) == 0.75
     with pytest.raises(ValueError, match="some places"):
         localisation_auc(np.zeros((8, 8)), np.ones((8, 8), bool))
+
+
+def test_turned_maps_are_the_same_map_with_each_place_elsewhere() -> None:
+    heat = np.arange(12.0).reshape(3, 4)
+    found = turned(heat)
+    assert [one[0, 0] for one in found] == [3, 8, 11]  # the corners
+    for one in found:
+        assert one.shape == heat.shape
+        assert set(one.ravel()) == set(heat.ravel())
+        assert np.abs(np.diff(one, axis=1)).max() == np.abs(np.diff(heat, axis=1)).max()  # as smooth
 
 
 def test_shuffled_cells_are_the_same_cells_elsewhere() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_pictures import SIX, encode, photo, pixels, png
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from apn.image import ImageError, load_image
 
@@ -26,6 +26,26 @@ def test_what_is_no_image_says_so(tmp_path: Path) -> None:
                 load_image(source)
     with pytest.raises(ImageError, match="known kind"):
         load_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+
+
+@pytest.mark.parametrize("tags", [{254: 1}, {50706: b"\1\4\0\0"}], ids=["thumbnail first", "DNG"])
+def test_the_thumbnail_of_a_raw_file_is_not_taken_for_the_photograph(tags: dict[int, int | bytes]) -> None:
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        directory[tag] = value
+    with pytest.raises(ImageError, match="camera's raw file"):
+        load_image(encode(SIX, "TIFF", tiffinfo=directory))
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory[254] = 2  # a page of several
+    assert load_image(encode(SIX, "TIFF", tiffinfo=directory)).width == SIX.shape[1]
+
+
+@pytest.mark.parametrize(
+    "head", [b"II*\0\x10\0\0\0CR\2\0", b"IIRO\x08", b"\0\0\0\x18ftypcrx ", b"FUJIFILMCCD-RAW 0201"]
+)
+def test_raw_files_of_their_own_kind_say_so(head: bytes) -> None:
+    with pytest.raises(ImageError, match="camera's raw file"):
+        load_image(head + bytes(100))
 
 
 def test_paths_that_cannot_be_read_say_why(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,12 @@ def test_help_imports_nothing_of_what_the_commands_need(arguments):
         "PIL",
         "onnxruntime",
     }
+
+
+def test_the_extra_scan_brings_what_opens_addresses_of_the_web():
+    """Where aiohttp is missing, fsspec knows no http:// and no https://: every row of a table of such would fail."""
+    facts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert any(one.startswith("fsspec[http]") for one in facts["project"]["optional-dependencies"]["scan"])
 
 
 @pytest.mark.slow

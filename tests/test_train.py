@@ -19,6 +19,7 @@ import apn.losses
 import apn.step
 import apn.train
 from apn.checkpoint import load_model, load_state, read_training
+from apn.clock import Clock, is_finished
 from apn.config import Config, DataConfig, TrainConfig
 from apn.data.dataset import Batch
 from apn.data.samples import read_samples, write_manifest
@@ -26,8 +27,9 @@ from apn.model_config import ModelConfig
 from apn.models.apn import APN
 from apn.models.soft_labels import SoftLabels
 from apn.step import NonFiniteLossError, apn_half, build_trainee
-from apn.train import Clock, TrainResult, is_finished, read_splits
-from apn.trainingdata import spread_loader
+from apn.train import TrainResult
+from apn.trainingdata import read_splits, spread_loader
+from apn.validation import scale_to_unit_spread, score
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +218,7 @@ class Time:
 
 def test_the_clock_counts_steps_and_minutes_and_stands_still_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
     time = Time()
-    monkeypatch.setattr("apn.train.time.perf_counter", time)
+    monkeypatch.setattr("apn.clock.time.perf_counter", time)
     clock = Clock(TrainConfig(steps=100, minutes=2), seconds=30)
     time.now += 30
     assert clock.share(0) == pytest.approx(0.5, abs=0.01)
@@ -231,7 +233,7 @@ def test_a_run_ends_with_its_minutes_and_its_cosine_with_it(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time, rates = Time(), []
-    monkeypatch.setattr("apn.train.time.perf_counter", time)
+    monkeypatch.setattr("apn.clock.time.perf_counter", time)
     step = apn.train.training_step
 
     def thirty_seconds(*arguments: Any, **options: Any) -> Any:
@@ -253,7 +255,7 @@ def test_a_run_ends_with_its_minutes_and_its_cosine_with_it(
 
 def test_minutes_are_resumed_too(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     time = Time()
-    monkeypatch.setattr("apn.train.time.perf_counter", time)
+    monkeypatch.setattr("apn.clock.time.perf_counter", time)
     step = apn.train.training_step
 
     def half_a_minute(*arguments: Any, **options: Any) -> Any:
@@ -287,7 +289,7 @@ def test_in_the_end_the_last_layer_is_scaled_and_nothing_else(toy: Path, tmp_pat
     torch.testing.assert_close(factors, factors[:1].expand_as(factors))
     assert abs(float(factors[0]) - 1) > 0.1
     loader = spread_loader(config, read_splits(config.data, 0).train)
-    logits, labels = apn.train.score(load_model(tmp_path / "scaled/last"), loader)
+    logits, labels = score(load_model(tmp_path / "scaled/last"), loader)
     assert len(labels) == 40 * 4
     assert (logits[:, 1] - logits[:, 0]).std() == pytest.approx(1, rel=5e-3)  # a band edge may round otherwise
 
@@ -302,7 +304,7 @@ def test_the_best_checkpoint_is_scaled_too_and_the_run_goes_on_as_it_was(
     run(config, tmp_path / "scaled")
     loader = spread_loader(config, read_splits(config.data, 0).train)
     for name in ("best", "last"):
-        logits, _ = apn.train.score(load_model(tmp_path / "scaled" / name), loader)
+        logits, _ = score(load_model(tmp_path / "scaled" / name), loader)
         assert (logits[:, 1] - logits[:, 0]).std() == pytest.approx(1, rel=5e-3)
         plain, scaled = (load_file(tmp_path / one / name / "model.safetensors") for one in ("as it is", "scaled"))
         assert all(torch.equal(scaled[key], plain[key]) for key in plain if not key.startswith("classifier.6"))
@@ -313,7 +315,7 @@ def test_a_network_that_always_says_the_same_stays_as_it_is(toy: Path) -> None:
     model = APN(tiny_config())
     nn.init.zeros_(model.classifier[-1].weight)  # type: ignore[arg-type]
     loader = spread_loader(config, read_splits(config.data, 0).train)
-    assert apn.train.scale_to_unit_spread(model, loader) == 0
+    assert scale_to_unit_spread(model, loader) == 0
     assert model.classifier[-1].weight.eq(0).all()
 
 

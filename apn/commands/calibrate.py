@@ -99,6 +99,7 @@ def calibrate(
         least_colour=least_colour,
         most_flat=most_flat,
         fitted_on=scores,
+        weights_sha256=found.sha256,
     )
     write_calibration(fitted, out)
     typer.echo(

@@ -2,21 +2,25 @@
 
 Colours are those of Okabe and Ito, told apart with every kind of colour vision; each series also has a marker and a
 line style of its own, for print. In the page's SVG each colour is a CSS variable, so that it follows light and dark.
-Text is drawn as paths in the font that Matplotlib brings: the same on every machine, no font to fetch.
+Text is drawn as paths in the font that Matplotlib brings: the same on every machine, no font to fetch. What it has no
+letters for, as Chinese, is drawn in a font of the machine, or spelt out where that has none.
 """
 
 import io
+import logging
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, fontManager, get_font
 
 from apn.words import printable
 
@@ -28,6 +32,18 @@ DASHES = ("-", "--", "-.", ":")
 WIDTH = 4.6  # inches: one column of the page, and legible on a phone
 LONGEST_LABEL = 30  # characters
 
+FONT = "DejaVu Sans"  # comes with Matplotlib
+# Fonts of Linux, Windows and macOS for letters that it lacks: Chinese, Japanese, Korean, Indian, Thai.
+OTHER_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei"),
+    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
+    *("PingFang SC", "Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Noto Sans Devanagari", "Noto Sans Thai", "Nirmala UI", "Leelawadee UI"),
+)
+
+# Most of these have no bold: said of every title otherwise.
+logging.getLogger("matplotlib.font_manager").addFilter(lambda record: "find font weight" not in record.getMessage())
+
 # Colour -> its variable in page.html.
 VARIABLES = {
     INK: "--ink",
@@ -36,7 +52,6 @@ VARIABLES = {
     **{colour: f"--series-{i}" for i, colour in enumerate(SERIES)},
 }
 _STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.edgecolor": QUIET,
@@ -65,11 +80,32 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}  # 
 @contextmanager
 def styled() -> Iterator[None]:
     """Figures made and saved inside look alike, whatever the user's own settings of Matplotlib."""
-    with mpl.rc_context(), warnings.catch_warnings():
+    with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)  # shown as a box
+        mpl.rcParams["font.family"] = [FONT, *_other_fonts()]
         yield
+
+
+@cache
+def _other_fonts() -> tuple[str, ...]:
+    """Those of OTHER_FONTS that this machine has."""
+    installed = {font.name for font in fontManager.ttflist}
+    return tuple(name for name in OTHER_FONTS if name in installed)
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """Code points that figures can show."""
+    return frozenset().union(*(get_font(findfont(name)).get_charmap() for name in (FONT, *_other_fonts())))
+
+
+def legible(text: str) -> str:
+    r"""`printable`, and what no font here has letters for is spelt out too (`\u7167`): a figure would show boxes."""
+    return "".join(
+        letter if letter.isascii() or ord(letter) in _letters() else letter.encode("unicode_escape").decode("ascii")
+        for letter in printable(text)
+    )
 
 
 def new_figure(width: float = WIDTH, height: float = WIDTH) -> Figure:
@@ -88,12 +124,18 @@ def series_style(index: int) -> dict[str, Any]:
 
 
 def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
-    """At most `longest` characters that can be seen, the middle left out: both ends of a name tell it apart."""
-    label = printable(label)
-    if len(label) <= longest:
-        return label
+    """At most `longest` characters that can be drawn, the middle left out: both ends of a name tell it apart."""
+    letters = [legible(letter) for letter in label]  # one that is spelt out is never cut
+    if sum(map(len, letters)) <= longest:
+        return "".join(letters)
     head = (longest - 1) // 2
-    return f"{label[:head]}…{label[len(label) - (longest - 1 - head) :]}"
+    return f"{''.join(_first(letters, head))}…{''.join(_first(letters[::-1], longest - 1 - head)[::-1])}"
+
+
+def _first(letters: Sequence[str], room: int) -> Sequence[str]:
+    """As many of them as have room."""
+    ends = accumulate(map(len, letters))
+    return letters[: sum(end <= room for end in ends)]
 
 
 def shorten_apart(labels: Sequence[str], longest: int = LONGEST_LABEL) -> list[str]:
@@ -101,15 +143,15 @@ def shorten_apart(labels: Sequence[str], longest: int = LONGEST_LABEL) -> list[s
     found = [shorten(label, longest) for label in labels]
     alike = defaultdict(set)
     for label, short in zip(labels, found, strict=True):
-        alike[short].add(printable(label))
+        alike[short].add(legible(label))
     head = (longest - 2) // 3
     for place, (label, short) in enumerate(zip(labels, found, strict=True)):
         if len(alike[short]) > 1:
             pairs = enumerate(zip(min(alike[short]), max(alike[short]), strict=False))  # these differ first of all
             differs = next((number for number, (one, other) in pairs if one != other), len(min(alike[short])))
-            rest = printable(label)[differs:]
+            rest = legible(label)[differs:]
             room = longest - 1 - head
-            found[place] = f"{printable(label)[:head]}…{rest if len(rest) <= room else f'{rest[: room - 1]}…'}"
+            found[place] = f"{legible(label)[:head]}…{rest if len(rest) <= room else f'{rest[: room - 1]}…'}"
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a shard's list holds: files, rows of a table (images, or none), tars, members of tars. One JSON line each."""
+"""What a shard's list holds: files, rows of a table (images, or none), tars, their members, their links. JSON lines."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -35,6 +35,14 @@ class Member(NamedTuple):
     size: int
 
 
+class Link(NamedTuple):
+    """A link of a tar to no file of it."""
+
+    tar: str
+    name: str
+    target: str
+
+
 class Empty(NamedTuple):
     """A row of a table of paths that names none."""
 
@@ -42,7 +50,8 @@ class Empty(NamedTuple):
     row: int  # counted from 0
 
 
-Entry = File | Rows | Tar | Member | Empty
+Entry = File | Rows | Tar | Member | Link | Empty
+_KINDS = {frozenset(kind._fields): kind for kind in (Rows, Tar, Member, Link, Empty)}
 
 
 def images_of(entry: Entry) -> int | None:
@@ -62,7 +71,7 @@ def member_name(tar: str, member: str) -> str:
     return f"{tar}#{member}"
 
 
-def name_of(entry: File | Rows | Member | Empty) -> str:
+def name_of(entry: File | Rows | Member | Link | Empty) -> str:
     """What the results call the (first) image of an entry."""
     if isinstance(entry, File):
         return entry.path
@@ -89,6 +98,6 @@ def _line(entry: Entry) -> str:
 def _entry(value: Any) -> Entry:
     if isinstance(value, str):
         return File(value)
-    kind: Any = Empty if "row" in value else Rows if "table" in value else Member if "offset" in value else Tar
+    kind: Any = _KINDS[frozenset(value)]
     entry: Entry = kind(**value)
     return entry

@@ -13,9 +13,11 @@ Found = TypeVar("Found")
 
 PAUSES_S = (0.5, 1.0, 2.0)  # before each further try
 # What another try does not change. ValueError: an address that cannot be, a certificate that is refused. Of FTP: no
-# such file, a wrong password.
+# such file, a wrong password. TimeoutError: who has not answered for minutes (aiohttp: 0.5 to connect, 5 in all) would
+# hold a worker four times as long.
 _LASTING = (
     ValueError,
+    TimeoutError,
     FileNotFoundError,
     PermissionError,
     IsADirectoryError,
@@ -51,7 +53,8 @@ def _reason(error: BaseException) -> str:
     error = _cause(error)
     if (status := _http_status(error)) is not None:  # the rest of its text is the address, which the row has
         return clean(f"HTTP {status} {getattr(error, 'message', '')}")
-    return clean(str(error))[:200] or type(error).__name__
+    told = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return clean(str(error))[:200] or told
 
 
 def _cause(error: BaseException) -> BaseException:

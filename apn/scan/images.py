@@ -1,6 +1,5 @@
 """The images of a shard's entries, one at a time: what a worker reads."""
 
-import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +12,10 @@ import pyarrow.parquet as pq
 from apn.image import ImageError, LoadedImage, load_image
 from apn.imagefile import readable
 from apn.provenance import clean
-from apn.scan.entries import Empty, Entry, File, Member, Rows, Tar, member_name, name_of, row_name
+from apn.scan.entries import Empty, Entry, File, Link, Member, Rows, Tar, member_name, name_of, row_name
 from apn.scan.fetching import patiently
 from apn.scan.files import is_local, open_address
-from apn.scan.sample import is_image_name
+from apn.scan.tars import Lost, walk_tar
 
 ROWS_AT_ONCE = 16  # of a table: this many images are held beside those that are being scored
 
@@ -63,6 +62,8 @@ def images_in(entries: Iterable[Entry]) -> Iterator[Image]:
             yield _file(entry)
         elif isinstance(entry, Member):
             yield _member(entry)
+        elif isinstance(entry, Link):
+            yield _lost(entry)
         elif isinstance(entry, Empty):
             yield Image(name_of(entry), error="expected a path, found an empty cell")
         else:
@@ -137,12 +138,17 @@ def _rows_of_group(entry: Rows, table: pq.ParquetFile, group: int, row: int) -> 
 
 
 def _tar(entry: Tar) -> Iterator[Image]:
-    """Its image files, in one pass, so that a compressed or far one can be read too."""
-    file_system, path = open_address(entry.tar)
-    with file_system.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
-        for member in tar:
-            if member.isfile() and is_image_name(member.name):
-                content = tar.extractfile(member)
-                assert content is not None
-                yield Image(member_name(entry.tar, member.name), content.read())
-            tar.members = []  # type: ignore[attr-defined] # it would keep all of them
+    """The images that `walk_tar` finds, each read as it is come to."""
+    for found in walk_tar(entry.tar, "r|*"):
+        if isinstance(found, Lost):
+            yield _lost(Link(entry.tar, *found))
+            continue
+        file = found.tar.extractfile(found.member)
+        assert file is not None
+        content = file.read()
+        for name in found.names:
+            yield Image(member_name(entry.tar, name), content)
+
+
+def _lost(entry: Link) -> Image:
+    return Image(name_of(entry), error=f"a link to no file of this tar: it leads to {clean(entry.target)[:200]}")

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import NamedTuple
 
-from apn.image import IMAGE_EXTENSIONS
-from apn.scan.entries import Empty, Entry, File, Member, Rows, Tar, name_of
-from apn.scan.files import open_address
+from apn.scan.entries import Empty, Entry, File, Link, Member, Rows, Tar, name_of
+from apn.scan.tars import Lost, walk_tar
 
-Single = File | Rows | Member | Empty  # one image
+Single = File | Rows | Member | Link | Empty  # one image
 
 
 class Sample(NamedTuple):
@@ -53,20 +52,14 @@ def _singles(entries: Iterable[Entry]) -> Iterator[Single]:
             yield entry
 
 
-def _members(address: str) -> Iterator[Member]:
-    """The image files of an uncompressed tar, from its headers: the images between them are skipped."""
-    file_system, path = open_address(address)
+def _members(address: str) -> Iterator[Member | Link]:
+    """The images of an uncompressed tar, from its headers: the bytes between them are skipped."""
     try:
-        with file_system.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                if member.isfile() and is_image_name(member.name):
-                    yield Member(address, member.name, member.offset_data, member.size)
-                tar.members = []  # type: ignore[attr-defined] # it would keep all of them
+        for found in walk_tar(address, "r:"):
+            if isinstance(found, Lost):
+                yield Link(address, *found)
+            else:
+                offset, size = found.member.offset_data, found.member.size
+                yield from (Member(address, name, offset, size) for name in found.names)
     except tarfile.TarError as error:
         raise ValueError(f"{address}: expected an uncompressed tar to draw a sample from, found {error}") from error
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a member of a tar is an image to scan: by its extension, and not hidden."""
-    file_name = name.rpartition("/")[2]
-    return not file_name.startswith(".") and any(file_name.lower().endswith(end) for end in IMAGE_EXTENSIONS)

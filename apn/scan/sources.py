@@ -20,7 +20,7 @@ from apn.image import IMAGE_EXTENSIONS
 from apn.scan.entries import Empty, Entry, File, Rows, Tar
 from apn.scan.files import full_address, is_local, open_address
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # Columns that hold images or their paths, by the names that data sets give them; the first that is there is taken.
 COLUMNS = ("path", "file", "file_path", "image_path", "filename", "url", "image", "bytes", "image_bytes", "jpg")
 EXPECTED = (

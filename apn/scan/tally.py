@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, Field
 
 KINDS = 50  # of errors that are counted apart; a billion files can fail in a million ways
+LONGEST = 240  # characters of a kind
 OTHERS = "other errors"
 
 
@@ -28,9 +29,9 @@ class Tally(BaseModel):
 
 def kind_of(error: str) -> str:
     """What errors that differ only in a number, an address, a path or the first bytes of a file have in common."""
-    without = re.sub(r": the file starts with b['\"].*", "", error, flags=re.DOTALL)
+    without = re.sub(r": (the file starts with b['\"]|it leads to ).*", "", error, flags=re.DOTALL)
     without = re.sub(r"\S*(/|://)\S+", "FILE", without)
-    return re.sub(r"(?<![A-Za-z\d])\d+([.,]\d+)*", "N", without)[:120]  # JPEG2000 is a name
+    return re.sub(r"(?<![A-Za-z\d])\d+([.,]\d+)*", "N", without)[:LONGEST]  # JPEG2000 is a name
 
 
 def add(tallies: Iterable[Tally]) -> Tally:

@@ -90,6 +90,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to an address made of what reaches us: without the https and the path of a proxy
     )
     app.add_middleware(Guard, settings=settings, metrics=metrics)
 

@@ -31,7 +31,7 @@ def docs_page(schema: dict[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>{escape(info['title'])} API</title><style>{STYLE}</style>"
         f"<main><h1>{escape(info['title'])} API {escape(info['version'])}</h1><p>{escape(info['description'])}</p>"
-        '<p>For programs: <a href="/openapi.json">openapi.json</a>. For people: <a href="/">the page</a>. Example: '
+        '<p>For programs: <a href="openapi.json">openapi.json</a>. For people: <a href="./">the page</a>. Example: '
         f"<code>curl -F files=@picture.jpg http://127.0.0.1:8000/v1/detect</code></p>{''.join(operations)}"
         f"<h2>Data types</h2>{''.join(types)}</main></html>"
     )

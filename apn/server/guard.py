@@ -35,7 +35,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
         token = settings.token
-        self.authorization = f"Bearer {token.get_secret_value()}".encode() if token else None
+        self.token = token.get_secret_value().encode() if token else None
         allowed = frozenset(name.lower() for name in settings.allowed_hosts)
         if not allowed and settings.loopback:
             allowed = LOOPBACK_HOSTS | {settings.host}
@@ -85,10 +85,12 @@ class Guard:
         foreign = origin is not None and _netloc(origin) != host.lower()
         foreign = foreign or headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
         if foreign and method not in ("GET", "HEAD"):
-            return _refuse(403, f"cross-origin requests are refused; Origin {origin!r} is not this server")
-        if self.authorization and path not in OPEN_PATHS:
-            given = headers.get("authorization", "").encode("latin-1")
-            if not hmac.compare_digest(given, self.authorization):
+            known = f"Origin {origin!r} is not this server, Host {host!r} (a reverse proxy has to pass Host on)"
+            return _refuse(403, f"cross-origin requests are refused; {known}")
+        if self.token and path not in OPEN_PATHS:
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            right = hmac.compare_digest(given.strip().encode("latin-1"), self.token)
+            if not right or scheme.lower() != "bearer":  # a scheme may be written in any case: RFC 9110, 11.1
                 return _refuse(401, "expected 'Authorization: Bearer <token>' with this server's token")
         return None
 

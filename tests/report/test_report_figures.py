@@ -1,10 +1,13 @@
 """Figures: what they draw is what they were given, nothing overlaps, and what goes into the page is safe there."""
 
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from apn.report.canvas import SERIES, legend_svg, save_png, series_style, shorten, shorten_apart, svg
+from apn.report import canvas
+from apn.report.canvas import SERIES, legend_svg, save_png, series_style, shorten, shorten_apart, styled, svg
 from apn.report.figures import (
     Dots,
     Group,
@@ -192,6 +196,29 @@ def test_long_names_keep_both_ends() -> None:
     assert shorten("generator_a_very_long_name_v1", 11) == "gener…me_v1"
     assert len(shorten("x" * 99)) == 30
     assert shorten("a\nb\udcff") == r"a\nb\udcff"
+
+
+def test_letters_that_no_font_here_has_are_spelt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canvas, "_other_fonts", lambda: ())
+    monkeypatch.setattr(canvas, "_letters", cache(canvas._letters.__wrapped__))
+    assert shorten("café Ελλάδα صورة") == "café Ελλάδα صورة"  # DejaVu Sans has these
+    assert shorten("照片.jpg") == r"\u7167\u7247.jpg"
+    assert shorten("📷.jpg") == r"\U0001f4f7.jpg"
+    assert shorten("照片照片照片.jpg", 20) == r"\u7167…\u7247.jpg"
+    assert shorten_apart(["照片", "b"]) == [r"\u7167\u7247", "b"]
+    with styled(), warnings.catch_warnings():
+        warnings.simplefilter("error")  # Matplotlib warns of each letter that it draws as a box
+        figure = roc_figure([RocCurve("照片", np.array([0, 1]), np.array([0, 1]), UNDEFINED)], "names")
+        assert "照" not in svg(figure, "names")
+
+
+def test_a_font_of_the_machine_draws_what_the_own_one_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canvas, "OTHER_FONTS", ("No such font", "STIXSizeOneSym"))  # the latter comes with Matplotlib
+    for name in ("_other_fonts", "_letters"):
+        monkeypatch.setattr(canvas, name, cache(getattr(canvas, name).__wrapped__))
+    assert canvas._other_fonts() == ("STIXSizeOneSym",)
+    with styled():
+        assert mpl.rcParams["font.family"] == ["DejaVu Sans", "STIXSizeOneSym"]
 
 
 def test_names_that_differ_in_the_middle_alone_stay_apart() -> None:

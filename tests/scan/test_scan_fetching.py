@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import aiohttp
 import pytest
+from fsspec.exceptions import FSTimeoutError
 from scanning import here, picture, plan_of, rows_of, scan_with
 
 from apn.image import ImageError
@@ -137,3 +139,18 @@ def test_a_file_that_goes_between_loading_and_hashing_is_a_row(tmp_path, monkeyp
     (image,) = images_in([File(str(tmp_path / "a.png"))])
     with pytest.raises(ImageError, match=r"^no such file$"):
         image.load(digest=True)
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), FSTimeoutError(), aiohttp.ServerTimeoutError()])
+def test_who_does_not_answer_in_time_is_not_waited_for_again(error):
+    """After 30 s to connect, or 5 minutes: four times that for each address of a dead host would end no scan."""
+    tries = 0
+
+    def get() -> bytes:
+        nonlocal tries
+        tries += 1
+        raise error
+
+    with pytest.raises(ImageError, match=r"^cannot be fetched \(no answer in time\)$"):
+        fetching.patiently(get)
+    assert tries == 1

@@ -212,6 +212,9 @@ def test_errors_that_differ_in_numbers_and_files_are_one_kind_and_kinds_stay_few
     unknown = "not an image of a known kind (JPEG2000, PPM)"
     assert {kind_of(f"{unknown}: the file starts with {head!r}") for head in (b"<html>", b"'\"", b"1/2 3")} == {unknown}
     assert kind_of("s3://a/b.tar cannot be read") == kind_of("/c/d.tar cannot be read") == "FILE cannot be read"
+    address = "'xyz://a/b.jpg' cannot be opened: expected a path, or an address whose package is installed (s3fs for "
+    missing = kind_of(f"cannot be fetched ({address}s3://, gcsfs for gs://): Protocol not known: xyz)")
+    assert missing.endswith("Protocol not known: xyz)"), "the reason comes last"
     many = [Tally(images=2, verdicts={"real": 1}, errors={f"kind {chr(65 + n)}": n + 1}) for n in range(60)]
     total = add(many)
     assert (total.images, total.verdicts, total.failed) == (120, {"real": 60}, sum(range(1, 61)))

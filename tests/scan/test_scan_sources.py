@@ -17,6 +17,7 @@ from apn.scan.entries import File, Rows, Tar, decode, encode
 from apn.scan.images import Image, images_in
 from apn.scan.sample import draw_sample
 from apn.scan.sources import find_sources, list_entries
+from apn.scan.tally import kind_of
 
 RED = picture(255)
 
@@ -39,6 +40,33 @@ def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_links(path: Path, mode: str = "w") -> Path:
+    """A tar of a file, hard and symbolic links to it from before and after it, and links to nothing."""
+    hard, symbolic = tarfile.LNKTYPE, tarfile.SYMTYPE
+    links = [
+        ("first.png", "a/2.png", symbolic),
+        ("a/hard.png", "./a/2.png", hard),
+        ("b/up.png", "../a/2.png", symbolic),
+    ]
+    links += [
+        ("b/over.png", "up.png", symbolic),
+        ("packed.png", "/a/2.png", symbolic),
+        ("a/store.png", "key", symbolic),
+    ]
+    links += [("gone.png", "../1.png", symbolic), ("round.png", "round.png", symbolic), ("b/none.txt", "x", symbolic)]
+    with tarfile.open(path, mode) as tar:
+        for number, (name, target, kind) in enumerate(links):
+            if number == 1:
+                for file, content in (("./a/2.png", RED), ("a/key", picture(7))):
+                    info = tarfile.TarInfo(file)
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            tar.addfile(link)
     return path
 
 
@@ -178,7 +206,10 @@ def test_every_row_of_a_table_that_is_gone_is_a_row(tmp_path):
     assert all("cannot be read" in (one.error or "") for one in images)
 
 
-@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.TGZ", "w:gz")])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.TGZ", "w:gz"), ("a.tar.bz2", "w:bz2"), ("a.tar.xz", "w:xz")],
+)
 def test_the_images_of_a_tar(tmp_path, name, mode):
     members = {"0.png": RED, "0.json": b"{}", "x/1.jpg": picture(255, "JPEG"), "x/.2.png": RED, "x/3.cls": b"1"}
     tar = write_tar(tmp_path / name, members, mode)
@@ -196,6 +227,45 @@ def test_a_tar_that_ends_early_or_holds_no_image_is_a_row_with_the_reason(tmp_pa
     assert f"(after {len(images) - 1} images)" in (images[-1].error or "")
     (none,) = read(write_tar(tmp_path / "none.tar", {"a.txt": b""}))
     assert none.error == "expected image files in this tar, found none"
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz")])
+def test_links_in_a_tar_are_the_images_that_they_lead_to_there_or_rows_with_the_reason(tmp_path, name, mode):
+    tar = write_links(tmp_path / name, mode)
+    images = read(tar)
+    pixels = {one.name.partition("#")[2]: int(one.load().pixels[0, 0, 0]) for one in images if one.error is None}
+    same = ("./a/2.png", "first.png", "a/hard.png", "b/up.png", "b/over.png", "packed.png")
+    assert pixels == dict.fromkeys(same, 255) | {"a/store.png": 7}
+    assert [(one.name, one.error) for one in images if one.error is not None] == [
+        (f"{tar}#gone.png", "a link to no file of this tar: it leads to ../1.png"),
+        (f"{tar}#round.png", "a link to no file of this tar: it leads to round.png"),
+    ]
+    assert {kind_of(str(one.error)) for one in images[-2:]} == {"a link to no file of this tar"}
+
+
+def test_what_follows_a_damaged_header_or_is_cut_off_at_one_is_not_lost_in_silence(tmp_path):
+    """There tarfile sees the end of the tar."""
+    whole = write_tar(tmp_path / "whole.tar", {f"{n}.png": RED for n in range(9)}).read_bytes()
+    with tarfile.open(tmp_path / "whole.tar") as tar:
+        third = tar.getmembers()[2].offset
+    damaged = whole[:third] + b"?" + whole[third + 1 :]
+    cut = "no mark of its end, as if it was cut"
+    found = {f"damaged at byte {third}: bad checksum": damaged, cut: whole[:third], f"{cut} ": whole[: third + 99]}
+    for reason, content in found.items():
+        (tmp_path / "a.tar").write_bytes(content)
+        *images, last = read(tmp_path / "a.tar")
+        assert [one.name for one in images] == [f"{tmp_path}/a.tar#{n}.png" for n in (0, 1)]
+        assert last.error == f"{tmp_path}/a.tar cannot be read: {reason.strip()} (after 2 images)"
+        with pytest.raises(ValueError, match=f"to draw a sample from, found {reason.strip()}"):
+            draw_sample(listed(tmp_path / "a.tar"), 1, seed=0)
+
+
+def test_links_in_a_tar_are_drawn_into_a_sample(tmp_path):
+    tar = write_links(tmp_path / "a.tar")
+    sample = draw_sample(listed(tar), 99, seed=0)
+    assert set(decode(encode(sample.entries))) == set(sample.entries)
+    drawn = {one.name: one.error or int(one.load().pixels[0, 0, 0]) for one in images_in(sample.entries)}
+    assert drawn == {one.name: one.error or int(one.load().pixels[0, 0, 0]) for one in read(tar)}
 
 
 def test_addresses_of_other_file_systems(memory, tmp_path):

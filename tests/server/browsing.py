@@ -46,5 +46,6 @@ def choose(page: Page, *files: Any) -> None:
     page.locator("#files").set_input_files(list(files))
 
 
-def done(page: Page, number: int) -> None:
-    expect(page.get_by_role("status")).to_contain_text(f"{number} of {number} pictures checked.")
+def done(page: Page, number: int, failed: int = 0) -> None:
+    lost = f", {failed} could not be" if failed else ""
+    expect(page.get_by_role("status")).to_contain_text(f"{number - failed} of {number} pictures checked{lost}.")

@@ -29,7 +29,7 @@ def test_names_are_shown_as_everywhere_else(page: Page) -> None:
     names += ["a\x1b[31m\n\r\t\x85\u2028.png", "a\U000e0041\\.png"]
     assert page.evaluate("names => names.map(printable)", names) == [printable(name) for name in names]
     choose(page, file("photo\u202egpj.exe", b"no picture"))
-    done(page, 1)
+    done(page, 1, failed=1)
     expect(page.locator("#results h3")).to_have_text(r"photo\u202egpj.exe")
 
 
@@ -49,6 +49,24 @@ def test_the_tile_map_lies_where_the_tiles_are(page: Page) -> None:
         assert square["x"] - image["x"] == pytest.approx(left * image["width"], abs=1)
         assert square["width"] == pytest.approx(image["width"] / 2, abs=1)
         assert square["height"] == pytest.approx(image["height"], abs=1)
+
+
+@pytest.mark.parametrize("size", [(3000, 250), (250, 3000)])
+def test_the_parts_of_a_panorama_are_large_enough_to_see(page: Page, size: tuple[int, int]) -> None:
+    choose(page, file("a.png", picture(100, size=size)))
+    done(page, 1)
+    image = page.locator(".frame img")
+    assert max(image.bounding_box().values()) < 1000  # as a whole at first
+    page.get_by_role("button", name="Show the score of each part").click()
+    box = image.bounding_box()
+    assert min(box["width"], box["height"]) == pytest.approx(240)
+    assert max(box["width"], box["height"]) == pytest.approx(240 * 12)
+    view = page.get_by_role("group", name="Picture, scrolls").bounding_box()
+    assert max(view["width"], view["height"]) < 1000
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.emulate_media(media="print")
+    box = image.bounding_box()
+    assert max(box["width"], box["height"]) < 1000  # paper does not scroll
 
 
 def test_where_parts_overlap_the_map_has_the_colour_of_their_mean(page: Page) -> None:

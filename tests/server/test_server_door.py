@@ -1,6 +1,8 @@
 """Who may ask: tokens, foreign hosts, foreign pages, and the start that is refused."""
 
+import re
 from collections.abc import Iterator
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -34,8 +36,9 @@ def test_without_the_token_there_is_nothing_but_page_docs_and_health(locked: htt
         assert locked.get(path, headers=headers).status_code == 200
 
 
-def test_the_token_opens(locked: httpx.Client) -> None:
-    headers = {"Authorization": f"Bearer {TOKEN}"}
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_token_opens(locked: httpx.Client, scheme: str) -> None:
+    headers = {"Authorization": f"{scheme} {TOKEN}"}
     assert locked.get("/v1/model", headers=headers).status_code == 200
     assert locked.get("/metrics", headers=headers).status_code == 200
     assert locked.post("/v1/detect", headers=headers, files=[part(picture())]).status_code == 200
@@ -59,6 +62,29 @@ def test_a_foreign_page_cannot_post(client: httpx.Client, headers: dict[str, str
 def test_our_own_page_can_post(client: httpx.Client) -> None:
     headers = {"Origin": f"http://{client.base_url.netloc.decode()}", "Sec-Fetch-Site": "same-origin"}
     assert client.post("/v1/detect", files=[part(picture())], headers=headers).status_code == 200
+
+
+def test_pages_ask_for_what_lies_beside_them_so_that_a_proxy_may_put_them_under_a_path(client: httpx.Client) -> None:
+    for page, least in (("/", 4), ("/docs", 2)):
+        paths = re.findall(r'(?:href=|\bask\(|\bpost\()"(?!#|data:)([^"]*)"', client.get(page).text)
+        assert len(paths) >= least
+        for path in paths:
+            before, _, rest = urljoin(f"https://newsroom.example/apn{page}", path).partition("/apn/")
+            assert (before, client.get(f"/{rest}").status_code) in (
+                ("https://newsroom.example", 200),
+                ("https://newsroom.example", 405),
+            )
+
+
+def test_nothing_is_redirected(client: httpx.Client) -> None:
+    """Behind a proxy that speaks HTTPS an address made here would send a client and its token to plain HTTP."""
+    assert client.get("/v1/model/", follow_redirects=False).status_code == 404
+
+
+def test_a_proxy_that_passes_no_host_on_is_told_of(client: httpx.Client) -> None:
+    headers = {"Origin": "https://newsroom.example", "Host": "127.0.0.1:8000"}
+    answer = client.post("/v1/detect", files=[part(picture())], headers=headers)
+    assert (answer.status_code, "(a reverse proxy has to pass Host on)" in answer.json()["detail"]) == (403, True)
 
 
 @pytest.mark.parametrize(

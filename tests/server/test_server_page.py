@@ -1,11 +1,13 @@
 """The web page in headless Chromium: the ways in, what it says meanwhile, and that it talks to nobody else."""
 
+import hashlib
+import re
 import threading
 
 import httpx
 import pytest
 from browsing import choose, done, file, needs_chromium, opened
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from serving import FakeDetector, part, picture, running, wait_until
 
 pytestmark = needs_chromium
@@ -21,7 +23,7 @@ def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
     choose(
         page, file("a.png", picture(255)), file("b.png", picture(128)), file("c.png", picture(0)), file("d.txt", b"x")
     )
-    done(page, 4)
+    done(page, 4, failed=1)
     cards = page.locator("#results > li")
     for index, text in enumerate(["Looks AI-generated", "Unsure", "Looks like a photograph", "No verdict"]):
         expect(cards.nth(index).locator(".verdict")).to_have_text(text)
@@ -60,7 +62,7 @@ def test_too_large_a_file_is_told_without_being_sent(page: Page) -> None:
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method))
     choose(page, file("large.png", bytes(2**20 + 1)))
-    done(page, 1)
+    done(page, 1, failed=1)
     expect(page.locator("#results")).to_contain_text("The file is larger than the 1 MB that this server takes.")
     assert "POST" not in sent
 
@@ -121,25 +123,133 @@ def test_what_is_no_file_is_told_and_wipes_no_message(page: Page) -> None:
     expect(status).to_contain_text("not a file")
 
 
+def test_what_was_said_before_the_model_came_stays(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/v1/model", lambda route: held.append(route), times=1)
+    with page.expect_request("**/v1/model"):
+        page.reload()
+    page.evaluate(
+        "document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: new DataTransfer(), bubbles: true }))"
+    )
+    expect(page.get_by_role("status")).to_contain_text("not a file")
+    held[0].continue_()
+    expect(page.locator("#model")).to_contain_text("weights sha256")
+    expect(page.get_by_role("status")).to_contain_text("not a file")
+
+
 def test_a_file_that_cannot_be_sent_is_told_in_plain_words(page: Page) -> None:
     page.route("**/v1/detect", lambda route: route.abort())
     choose(page, file("a.png", picture()))
+    done(page, 1, failed=1)
+    expect(page.locator("#results")).to_contain_text("No answer: the server cannot be reached.")
+
+
+def test_a_folder_is_told_from_a_server_that_is_gone(page: Page) -> None:
+    page.evaluate(
+        """() => {
+            const folder = new File([], "holiday");
+            folder.arrayBuffer = () => Promise.reject(new DOMException("", "NotReadableError"));  // as of a folder
+            add([folder]);
+        }"""
+    )
+    done(page, 1, failed=1)
+    expect(page.locator("#results")).to_contain_text("it is a folder, or was moved or changed")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+
+
+def test_a_server_that_has_other_weights_since_is_asked_for_their_thresholds(page: Page, client: httpx.Client) -> None:
+    older = client.get("/v1/model").json()
+    older |= {"version": "0", "sha256": "1" * 64, "checked_thresholds": {"real_below": 0.1, "generated_from": 0.95}}
+    page.route("**/v1/model", lambda route: route.fulfill(json=older), times=1)
+    page.reload()
+    expect(page.locator("#model")).to_contain_text("Model fake 0, weights sha256 111")
+    choose(page, file("a.png", picture(204)))
     done(page, 1)
-    expect(page.locator("#results")).to_contain_text("the server cannot be reached, or the file cannot be read")
+    expect(page.locator("#model")).to_contain_text("Model fake 1, weights sha256 000")
+    expect(page.locator("#results")).to_contain_text("generated: from 0.7")
+    expect(page.locator(".record")).to_contain_text("by fake 1, weights 000")
+
+
+def test_what_was_said_can_be_kept(page: Page) -> None:
+    content = picture(255)
+    choose(page, file("a.png", content), file("d.txt", b"x"))
+    done(page, 2, failed=1)
+    records = page.locator(".record")
+    for index, one in enumerate([content, b"x"]):
+        expect(records.nth(index)).to_have_text(
+            re.compile(
+                r"Checked \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC by fake 1, weights 0{12}\. "
+                rf"File of {len(one)} bytes, sha256 {hashlib.sha256(one).hexdigest()}\."
+            )
+        )
+
+
+def test_a_printed_page_holds_what_is_folded_and_its_colours(page: Page) -> None:
+    choose(page, file("a.png", picture(255)))
+    done(page, 1)
+    folded = page.locator("#results details")
+    closed = folded.evaluate_all("all => all.map((one) => one.open)")
+    assert not all(closed)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert all(folded.evaluate_all("all => all.map((one) => one.open)"))
+    page.emulate_media(media="print", color_scheme="dark")
+    for selector, style, value in (
+        (":root", "colorScheme", "light only"),
+        (".zone.generated", "printColorAdjust", "exact"),
+        ("#results h3", "color", "rgb(29, 31, 33)"),
+    ):
+        assert page.locator(selector).first.evaluate(f"one => getComputedStyle(one).{style}") == value
+    for button in page.get_by_role("button", include_hidden=True).all():
+        expect(button).to_be_hidden()
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert folded.evaluate_all("all => all.map((one) => one.open)") == closed
+
+
+@pytest.mark.parametrize(
+    ("way", "name", "told"), [("paste", "image.png", 1), ("paste", "a.png", 0), ("drop", "image.png", 0)]
+)
+def test_a_copied_picture_is_said_to_be_no_original(page: Page, way: str, name: str, told: int) -> None:
+    page.evaluate(
+        """([way, name, bytes]) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], name, { type: "image/png" }));
+            document.body.dispatchEvent(way === "drop"
+                ? new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })
+                : new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));
+        }""",
+        [way, name, list(picture(250))],
+    )
+    done(page, 1)
+    expect(page.locator(".warning", has_text="Pasted: the browser saved the copied picture anew")).to_have_count(told)
+
+
+def test_text_that_is_pasted_is_told_but_not_in_the_token(page: Page) -> None:
+    paste = """id => document.getElementById(id).dispatchEvent(
+        new ClipboardEvent("paste", { clipboardData: new DataTransfer(), bubbles: true }))"""
+    page.evaluate(paste, "token")
+    expect(page.get_by_role("status")).to_have_text("")
+    page.evaluate(paste, "drop")
+    expect(page.get_by_role("status")).to_contain_text("What was pasted is not a file")
+
+
+def test_without_javascript_the_page_says_so(browser: Browser, client: httpx.Client) -> None:
+    for page in opened(browser, client, java_script_enabled=False):
+        expect(page.locator("noscript p")).to_be_visible()
 
 
 @pytest.mark.parametrize("lost", [None, 500])
 def test_a_picture_without_an_answer_can_be_checked_once_more(page: Page, lost: int | None) -> None:
     page.route("**/v1/detect", lambda route: route.fulfill(status=lost, json={}) if lost else route.abort())
     choose(page, file("a.png", picture(255)), file("large.png", bytes(2**20 + 1)))
-    done(page, 2)
+    done(page, 2, failed=2)
     again = page.get_by_role("button", name="Try again")
     expect(again).to_have_count(1)  # a file that is too large stays so
     page.unroute("**/v1/detect")
     again.focus()
     page.keyboard.press("Enter")
     expect(page.locator("#results > li").first).to_be_focused()
-    done(page, 2)
+    done(page, 2, failed=1)
     expect(page.locator("#results > li").first).to_contain_text("Looks AI-generated")
     expect(again).to_have_count(0)
 
