@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, Tag, ValidationError, model_validator
 
-from apn.model_config import ARCHITECTURES, AnyModelConfig, ModelConfig, Settings
+from apn.model_config import ARCHITECTURES, AnyModelConfig, ModelConfig, Settings, architecture_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -250,26 +250,29 @@ def validate(settings: type[Model], values: dict[str, Any], where: str) -> Model
             key = _key(one["loc"])
             unknown = one["type"] == "extra_forbidden"
             said = one["msg"].removeprefix("Value error, ")  # before what our own checks say
-            problem = _no_such(key, settings) if unknown else f"{said}{_found(one['input'])}"
+            problem = _no_such(key, settings, values) if unknown else f"{said}{_found(one['input'])}"
             problems.append(f"{key or 'all'}: {problem}")
         raise ValueError(f"{where}: {'; '.join(problems)}") from error
 
 
-def _no_such(key: str, settings: type[BaseModel]) -> str:
-    near = get_close_matches(key, [name for name in _keys(settings) if name != key], n=1)
+def _no_such(key: str, settings: type[BaseModel], values: dict[str, Any]) -> str:
+    known = _keys(settings, architecture_of(values.get("model", {})))
+    near = get_close_matches(key, [name for name in known if name != key], n=1)
     return "no such setting" + (f", did you mean {near[0]}?" if near else "")
 
 
-def _keys(annotation: Any, key: str = "") -> Iterator[str]:
-    """`section.key` of all settings of a model, or of any model that a setting may be."""
+def _keys(annotation: Any, architecture: str, key: str = "") -> Iterator[str]:
+    """`section.key` of all settings of a model, or of any model that a setting may be: of networks, the one named."""
     if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-        for part in get_args(annotation):
-            yield from _keys(part, key)
+        parts = get_args(annotation)
+        if not any(isinstance(part, Tag) and part.tag != architecture for part in parts):
+            for part in parts:
+                yield from _keys(part, architecture, key)
         return
     for name, field in annotation.model_fields.items():
         whole = f"{key}.{name}" if key else name
         yield whole
-        yield from _keys(field.annotation, whole)
+        yield from _keys(field.annotation, architecture, whole)
 
 
 def _found(value: Any) -> str:

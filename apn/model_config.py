@@ -172,7 +172,7 @@ class NPRConfig(BaselineConfig):
 ARCHITECTURES = ("apn", "classifier", "spec", "f3net", "gramnet", "univfd", "lgrad", "dire", "npr")
 
 
-def _architecture(model: Any) -> str:
+def architecture_of(model: Any) -> str:
     """Which class a `[model]` table is; checkpoints from before there were baselines do not say, and are APN's."""
     return model.get("architecture", "apn") if isinstance(model, dict) else getattr(model, "architecture", "")
 
@@ -191,7 +191,7 @@ AnyModelConfig = Annotated[
     | Annotated[DIREConfig, Tag("dire")]
     | Annotated[NPRConfig, Tag("npr")],
     Discriminator(
-        _architecture,
+        architecture_of,
         custom_error_type="architecture",
         custom_error_message=f"expected architecture as one of {', '.join(ARCHITECTURES)}",
     ),

@@ -46,6 +46,14 @@ def test_settings_are_frozen() -> None:
     [
         ("colour = 'green'", "colour: no such setting"),
         ("[model]\nband_cuont = 3", r"model.band_cuont: no such setting, did you mean model.band_count\?"),
+        (
+            "[model]\narchitecture = 'npr'\nband_cuont = 3",
+            r"model.band_cuont: .* mean model.backbone\?",
+        ),  # it has no bands
+        (
+            "[model]\narchitecture = 'npr'\n[train]\nstep = 3",
+            r"train.step: no such setting, did you mean train.steps\?",
+        ),
         ("[data.degradations]\njpg = 1.0", "data.degradations.jpg: no such setting"),
         ("[model]\nband_count = 0", "model.band_count: .*greater than or equal to 1"),
         ("[model]\nembedding_dim = 49", "model.embedding_dim: .*multiple of 2"),
