@@ -33,6 +33,8 @@ def find_weights(weights: str | os.PathLike[str]) -> Path:
     for folder in (Path(weights), WEIGHTS_FOLDER / weights):
         if (folder / "config.json").is_file():
             return folder
+    if there := [str(Path(weights, name)) for name in ("best", "last") if Path(weights, name, "config.json").is_file()]:
+        raise ValueError(f"{weights} is a run: expected a checkpoint folder, such as {' or '.join(there)} in it")
     shipped = sorted(path.parent.name for path in WEIGHTS_FOLDER.glob("*/config.json"))
     raise ValueError(f"no weights {str(weights)!r}: expected a checkpoint folder or one of {', '.join(shipped)}")
 

@@ -125,3 +125,10 @@ def test_what_is_not_there_is_named(graph: Path, tmp_path: Path) -> None:
         open_backend(tmp_path, "onnx", wait=False)
     with pytest.raises(ValueError, match="has no CoreMLExecutionProvider for device 'mps'"):
         onnx_backend(graph, "mps", wait=False)
+
+
+def test_a_run_is_told_from_its_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"is a run: expected a checkpoint folder, such as {tmp_path / 'last'} in it"):
+        find_weights(tmp_path)
