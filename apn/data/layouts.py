@@ -166,8 +166,8 @@ LAYOUTS = {
     "genimage": Layout("<generator>/<anything>/{train,val}/{ai,nature}", partial(_read_leaves, _genimage)),
     "diffusionforensics": Layout("<split>/<scene>/{real,<generator>}", partial(_read_leaves, _diffusionforensics)),
     "forensynths": Layout("<generator>[/<class>]/{0_real,1_fake}", partial(_read_leaves, _forensynths)),
-    "chameleon": Layout("{real,generated} or {0_real,1_fake}", _read_chameleon),
-    "folder": Layout("{real[/<source>],generated[/<generator>]} or {0_real,1_fake}", read_folder),
+    "chameleon": Layout("{real,generated}, {real,fake} or {0_real,1_fake}", _read_chameleon),
+    "folder": Layout("{real[/<source>],generated[/<generator>]}, {real,fake} or {0_real,1_fake}", read_folder),
     "manifest": Layout("JSONL or CSV with path and label", read_manifest),
     "official": Layout("JSONL with img_path and label", _read_official),
 }

@@ -1,8 +1,8 @@
 """Lists of labelled images, read from a folder or a manifest and written as a manifest.
 
 Two layouts, those of other data sets are in `apn.data.layouts` (docs/data.md):
-- a folder with `real/` and `generated/` (or `0_real/` and `1_fake/`); their first sub-folders name the source and the
-  generator;
+- a folder with `real/` and `generated/` (or `0_real/` and `1_fake/`, or `real/` and `fake/`); their first sub-folders
+  name the source and the generator;
 - a manifest, `.jsonl` or `.csv`, with a row per image: `path` (or `img_path`), `label`, and optionally the other fields
   of `Sample`; a folder that holds a `manifest.jsonl` stands for it.
 Labels come from these names or this column only, never from the order of a directory listing.
@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 from apn.data.listing import describe_folder, list_images, shorten, subfolders
 
 REAL, GENERATED = 0, 1
-CLASS_FOLDERS = (("real", "generated"), ("0_real", "1_fake"))  # in the order of REAL, GENERATED
+CLASS_FOLDERS = (("real", "generated"), ("0_real", "1_fake"), ("real", "fake"))  # in the order of REAL, GENERATED
 SPLITS = ("train", "val", "test")
 MANIFEST = "manifest.jsonl"
 PATH_COLUMNS = ("path", "img_path")
-FOLDER_EXPECTED = "a folder with real/ and generated/ (or 0_real/ and 1_fake/)"
+FOLDER_EXPECTED = "a folder with real/ and generated/ (or 0_real/ and 1_fake/, or real/ and fake/)"
 MANIFEST_EXPECTED = f"a folder with {MANIFEST}, or a .jsonl or .csv manifest"
 
 
@@ -57,7 +57,7 @@ def read_samples(location: str | Path) -> list[Sample]:
     if not location.exists():
         raise ValueError(f"{location} does not exist: expected {FOLDER_EXPECTED}, {MANIFEST_EXPECTED}")
     if location.is_dir() and not (location / MANIFEST).is_file():
-        return read_folder(location, f"{FOLDER_EXPECTED}, {MANIFEST_EXPECTED}")
+        return read_folder(location, f"{FOLDER_EXPECTED}, {MANIFEST_EXPECTED}, or LAYOUT:ROOT (docs/data.md)")
     return read_manifest(location)
 
 
@@ -196,8 +196,9 @@ def _csv_rows(manifest: Path) -> Iterator[tuple[int, Any]]:
             if any(more):  # a comma in a path, for instance: what is left of it may be another file
                 found = f"expected {len(row)} cells, found {len(row) + len(more)}: {', '.join(more)} has no column"
                 raise ValueError(f"{manifest}, line {rows.line_num}: {found}")
-            label = row.get("label")
-            yield rows.line_num, row | {"label": {"0": 0, "1": 1}.get((label or "").strip(), label)}
+            if label := row.get("label"):
+                row["label"] = {"0": 0, "1": 1}.get(label.strip(), label)
+            yield rows.line_num, row
 
 
 def _sample(row: Any, folder: Path, path_columns: Sequence[str]) -> Sample:
@@ -209,6 +210,8 @@ def _sample(row: Any, folder: Path, path_columns: Sequence[str]) -> Sample:
     if not isinstance(path, str):
         columns = " or ".join(path_columns)
         raise ValueError(f"expected a path in column {columns}, found columns {', '.join(map(str, row))}")
+    if "label" not in row:
+        raise ValueError(f"expected a column label, found columns {', '.join(map(repr, row))}")
     if type(label) is not int or label not in (REAL, GENERATED):
         raise ValueError(f"expected label 0 (real) or 1 (generated), found {label!r}")
     texts = {name: row.get(name) or "" for name in _TEXTS}

@@ -111,7 +111,7 @@ def test_forensynths_with_and_without_classes(tmp_path: Path) -> None:
     assert all(s.generator == (s.subset if s.label else "") and s.split == "" for s in samples)
 
 
-@pytest.mark.parametrize("names", [("real", "generated"), ("0_real", "1_fake")])
+@pytest.mark.parametrize("names", [("real", "generated"), ("0_real", "1_fake"), ("real", "fake")])
 @pytest.mark.parametrize("prefix", ["folder:", "chameleon:", ""])
 def test_a_folder_has_either_pair_of_names(tmp_path: Path, prefix: str, names: tuple[str, str]) -> None:
     samples = read_data(f"{prefix}{make_folder(tmp_path, 3, size=8, names=names)}")
@@ -405,7 +405,8 @@ def test_the_other_layouts_say_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="train is a split, not a generator"):
         read_data(f"forensynths:{root}")
     (root / "deepfake/0_real").rename(root / "0_real")
-    with pytest.raises(ValueError, match=r"expected a folder with real/ and generated/ \(or 0_real/ and 1_fake/\)"):
+    expected = r"expected a folder with real/ and generated/ \(or 0_real/ and 1_fake/, or real/ and fake/\)"
+    with pytest.raises(ValueError, match=expected):
         read_data(f"folder:{root}")
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(ValueError, match=r"cannot list the folder .*a\.txt: Not a directory"):

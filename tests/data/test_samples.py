@@ -66,7 +66,8 @@ def test_a_csv_manifest_with_a_byte_order_mark(tmp_path: Path) -> None:
         ([{"path": "a.png", "label": 0}, {"path": "b.png", "label": 2}], r"m.jsonl, line 2: .*label 0 .* found 2"),
         ([{"path": "a.png", "label": True}], "line 1: .* found True"),
         ([{"path": "a.png", "label": "real"}], "found 'real'"),
-        ([{"path": "a.png"}], "found None"),
+        ([{"path": "a.png", "label": None}], "found None"),
+        ([{"path": "a.png", " label": 0}], "expected a column label, found columns 'path', ' label'"),
         ([{"file": "a.png", "label": 0}], r"expected a path .* found columns file, label"),
         ([{"path": 3, "label": 0}], "expected a path"),
         ([{"path": "a.png", "label": 0, "generator": "sd"}], "no generator for a real image .* 'sd'"),
@@ -106,13 +107,22 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message:
         read_samples(tmp_path / name)
 
 
+def test_columns_that_a_csv_has_not_are_not_named(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("filename,target\na.png,1\n")
+    with pytest.raises(ValueError, match=r"found columns filename, target$"):
+        read_samples(tmp_path / "m.csv")
+    (tmp_path / "m.csv").write_text("path,target\na.png,1\n")
+    with pytest.raises(ValueError, match=r"expected a column label, found columns 'path', 'target'$"):
+        read_samples(tmp_path / "m.csv")
+
+
 def test_missing_and_foreign_folders_say_what_was_found(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere does not exist: expected a folder with real/ and generated/"):
         read_samples(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="found an empty folder"):
         read_samples(tmp_path)
-    touch(tmp_path, "real/a.png", "fake/b.png", "c.txt")
-    with pytest.raises(ValueError, match=r"found c\.txt, fake/, real/$"):
+    touch(tmp_path, "real/a.png", "synthetic/b.png", "c.txt")
+    with pytest.raises(ValueError, match=r"found c\.txt, real/, synthetic/$"):
         read_samples(tmp_path)
 
 
