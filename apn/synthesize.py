@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from PIL import Image, JpegImagePlugin
 from torch import Tensor
 
 from apn.crops import Pixels, random_crop
-from apn.data.samples import GENERATED, MANIFEST, REAL, Sample, write_manifest
+from apn.data.samples import GENERATED, MANIFEST, REAL, Sample, read_manifest, write_manifest
 from apn.image import ImageError, load_image
 from apn.models.autoencoders import Autoencoder, SmallAutoencoder, fit, open_autoencoder, reconstruct
 from apn.threads import ahead as map_ahead
@@ -28,6 +27,7 @@ from apn.wholefile import write_whole
 
 FIT_CROP, FIT_PHOTOS, FIT_CROPS = 64, 4, 4  # a batch: so many crops of each of so many photographs
 JPEG, LOSSLESS = ".jpg", ".webp"
+LONGEST_STEM = 150  # bytes: file systems take names of 255, and those of unfinished files are longer
 SIGNATURE = "made-by.json"  # beside the fakes of one autoencoder
 
 
@@ -45,8 +45,13 @@ def prepare(name: str, photos: Sequence[Sample], *, steps: int, seed: int = 0) -
     autoencoder = open_autoencoder(name)
     if not isinstance(autoencoder, SmallAutoencoder):
         return autoencoder, name
-    error = fit(autoencoder, _fit_batches(photos, seed), steps)
-    return autoencoder, f"{name}, trained for {steps} steps to a mean absolute error of {error:.4f}"
+    unreadable: dict[Path, str] = {}
+    error = fit(autoencoder, _fit_batches(photos, seed, unreadable), steps)
+    line = f"{name}, trained for {steps} steps to a mean absolute error of {error:.4f}"
+    if unreadable:
+        path, reason = next(iter(unreadable.items()))
+        line += f", without {len(unreadable)} photographs that could not be read, the first {path}: {reason}"
+    return autoencoder, line
 
 
 def synthesize(
@@ -56,14 +61,16 @@ def synthesize(
 
     A fake that is there already is kept, so an interrupted run goes on. The manifest comes last, see `write_fakes`.
     made_by: JSON values that tell this autoencoder from another of its name; they stay beside the fakes.
-    Raises ValueError where the fakes that are there are another autoencoder's.
+    Raises ValueError where the fakes that are there are another autoencoder's, or those of other photographs are
+    listed, which the new manifest would lose.
     """
     kind, _, which = name.partition(":")
     generator = kind if Path(which).is_dir() else f"{kind}-{Path(which).name.lower().replace('_', '-')}"
+    _require_same(out, generator, photos)
     folder = out / generator
     folder.mkdir(parents=True, exist_ok=True)
     _sign(folder, {"autoencoder": name, **(made_by or {})})
-    stems = [folder / name for name in _names(photos)]
+    stems = [folder / _name(photo.path, out) for photo in photos]
     pictures = map_ahead(lambda pair: _made(pair[1]) or _read(pair[0]), zip(photos, stems, strict=True), workers=1)
     for photo, stem, picture in zip(photos, stems, pictures, strict=True):
         if isinstance(picture, str):
@@ -71,6 +78,20 @@ def synthesize(
             continue
         path = picture if isinstance(picture, Path) else save_like(_through(autoencoder, picture), photo.path, stem)
         yield photo._replace(path=path, label=GENERATED, generator=generator, subset="", original=str(photo.path))
+
+
+def _require_same(out: Path, generator: str, photos: Sequence[Sample]) -> None:
+    """ValueError where the manifest in `out` lists fakes of others than these photographs and this generator."""
+    manifest = out / MANIFEST
+    if not (manifest.is_file() and manifest.stat().st_size):
+        return
+    originals = {os.path.abspath(photo.path) for photo in photos}
+    others = [fake for fake in read_manifest(manifest) if fake.generator != generator or fake.original not in originals]
+    if others:
+        raise ValueError(
+            f"expected fakes by {generator} of these {len(photos)} photographs in {manifest}, found {len(others)} "
+            f"others, the first by {others[0].generator} of {others[0].original}: choose another --out, or delete it"
+        )
 
 
 def _sign(folder: Path, made_by: Mapping[str, Any]) -> None:
@@ -135,22 +156,32 @@ def _tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
-def _names(photos: Sequence[Sample]) -> list[str]:
-    """A file name for each photograph: its own, with a hash of its path where two would be the same."""
-    times = Counter(photo.path.stem for photo in photos)
-    return [
-        photo.path.stem if times[photo.path.stem] == 1 else f"{photo.path.stem}-{_hash(photo.path)}" for photo in photos
-    ]
+def _name(photo: Path, out: Path) -> str:
+    """A fake's file name without suffix: its photograph's, and a hash of where that lies from `out`, so that no fake is
+    taken for one of another photograph of the same name."""
+    place = os.path.relpath(photo, out.resolve())
+    stem = os.fsencode(photo.stem)[:LONGEST_STEM].decode("utf-8", "ignore")
+    return f"{stem}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
-
-
-def _fit_batches(photos: Sequence[Sample], seed: int) -> Iterator[Tensor]:
-    """Without end."""
+def _fit_batches(photos: Sequence[Sample], seed: int, unreadable: dict[Path, str]) -> Iterator[Tensor]:
+    """Without end. unreadable: takes the photographs that could not be read, in place of which others are drawn, and
+    why. ValueError where none can be read."""
     rng = np.random.default_rng(seed)
+
+    def drawn() -> Pixels:
+        while len(unreadable) < len(photos):
+            path = photos[int(rng.integers(len(photos)))].path
+            if path in unreadable:
+                continue
+            try:
+                return load_image(path).pixels
+            except ImageError as error:
+                unreadable[path] = str(error)
+        path, reason = next(iter(unreadable.items()))
+        raise ValueError(f"none of the {len(photos)} photographs can be read; {path}: {reason}")
+
     while True:
-        chosen = (load_image(photos[int(rng.integers(len(photos)))].path).pixels for _ in range(FIT_PHOTOS))
+        chosen = (drawn() for _ in range(FIT_PHOTOS))
         crops = [random_crop(pixels, FIT_CROP, rng) for pixels in chosen for _ in range(FIT_CROPS)]
         yield _tensor(np.stack(crops))

@@ -1,5 +1,6 @@
 """Aligned fakes: the same size, format and compression as the photograph, listed with it; interrupted runs go on."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image, JpegImagePlugin
 
 from apn.commands.synthesize import synthesize as command
 from apn.data.layouts import read_data
+from apn.data.samples import Sample
 from apn.image import load_image
 from apn.models.autoencoders import SmallAutoencoder
 from apn.synthesize import photographs, prepare, save_like, synthesize, write_fakes
@@ -104,6 +106,58 @@ def test_names_with_dots_and_brackets_and_names_that_repeat_have_a_fake_each(dat
         fakes = list(synthesize("own:nearest", SmallAutoencoder("nearest", width=8), photos, tmp_path / "out"))
         assert len({fake.path for fake in fakes}) == 4  # type: ignore[union-attr]
     assert len(list((tmp_path / "out").rglob("*.webp"))) == 4
+
+
+def test_a_fake_is_of_the_photograph_it_is_listed_with(data: Path, tmp_path: Path) -> None:
+    """Whatever another run on photographs of the same names left in the folder."""
+    photos, autoencoder = photographs(read_data(str(data))), SmallAutoencoder("nearest", width=8)
+    shutil.copytree(data, tmp_path / "more")
+    others = photographs(read_data(str(tmp_path / "more")))
+    for photo in others:
+        Image.new("RGB", (40, 24), "teal").save(photo.path)
+    for made in (others, photos):  # no manifest: as where the first was interrupted at its end
+        for photo, fake in zip(made, synthesize("own:nearest", autoencoder, made, tmp_path / "out"), strict=True):
+            assert isinstance(fake, Sample)
+            assert load_image(fake.path).pixels.shape == load_image(photo.path).pixels.shape
+            assert (load_image(photo.path).pixels.shape == (24, 40, 3)) == (made is others)
+
+
+def test_a_manifest_of_other_fakes_is_not_lost(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos, autoencoder, out = photographs(read_data(str(data))), SmallAutoencoder("nearest", width=8), tmp_path / "out"
+    manifest = write_fakes(list(synthesize("own:nearest", autoencoder, photos[1:], out)), out)  # type: ignore[arg-type]
+    before = manifest.read_text()
+    with pytest.raises(ValueError, match=r"own-nearest of .*1\.jpg: choose another --out"):
+        list(synthesize("own:nearest", autoencoder, photos[2:], out))
+    with pytest.raises(ValueError, match="found 2 others"):
+        list(synthesize("own:bilinear", autoencoder, photos, out))
+    assert manifest.read_text() == before
+    assert not (out / "own-bilinear").exists()
+
+    monkeypatch.chdir(tmp_path)  # more photographs, their paths and the folder's spelt otherwise
+    relative = photographs(read_data("data"))
+    fakes = list(synthesize("own:nearest", autoencoder, relative, Path("out")))
+    assert len(list(out.rglob("*.*p*g"))) + len(list(out.rglob("*.webp"))) == len(fakes) == 3
+
+
+def test_a_photograph_with_a_long_name_has_a_fake(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"{'猫' * 80}.png"
+    Image.new("RGB", (8, 8)).save(path)
+    photos = [photographs(read_data(str(data)))[0]._replace(path=path)]
+    (fake,) = synthesize("own:nearest", SmallAutoencoder("nearest", width=8), photos, tmp_path / "out")
+    assert isinstance(fake, Sample)
+    assert fake.path.is_file()
+    assert fake.path.name.startswith("猫" * 50 + "-")
+
+
+def test_what_cannot_be_read_is_not_fitted_on(data: Path) -> None:
+    photos = photographs(read_data(str(data)))
+    photos[2].path.write_bytes(b"not an image")
+    _, line = prepare("own:nearest", photos, steps=4)
+    assert f"without 1 photographs that could not be read, the first {photos[2].path}: not an image" in line
+    for photo in photos:
+        photo.path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"none of the 3 photographs can be read; .*: the file is empty"):
+        prepare("own:nearest", photos, steps=4)
 
 
 def test_one_seed_gives_one_autoencoder(data: Path) -> None:

@@ -143,6 +143,7 @@ def report(
     between them.
     """
     from apn.report.build import build_report, validation_threshold
+    from apn.report.folder import leave_only
     from apn.report.tables import brief, write_tables
     from apn.scoretable import read_scores
 
@@ -160,9 +161,10 @@ def report(
 
             command = "apn " + shlex.join(sys.argv[1:])
             weights = explain_weights or ()
-            page_path = write_page(made, tables, out, command=command, explained=explain, explain_weights=weights)
-            written.insert(0, page_path)
-        typer.echo(f"\nwritten: {', '.join(map(str, written))}")
+            pages = write_page(made, tables, out, command=command, explained=explain, explain_weights=weights)
+            written = pages + written
+        leave_only(written, out)
+        typer.echo(f"\nwritten: {', '.join(str(path) for path in written if path.parent == out)}")
 
 
 def _chosen(

@@ -170,11 +170,12 @@ def markdown(curves: Sequence[Curve]) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
-def write_curves(curves: Sequence[Curve], folder: Path) -> None:
+def write_curves(curves: Sequence[Curve], folder: Path) -> list[Path]:
     """robustness.md and robustness.csv, which has each number and both ends of its interval at full precision."""
-    (folder / "robustness.md").write_text(markdown(curves), encoding="utf-8")
+    written = [folder / "robustness.md", folder / "robustness.csv"]
+    written[0].write_text(markdown(curves), encoding="utf-8")
     estimates = [name for name in Point._fields if name not in ("level", "images")]
-    with (folder / "robustness.csv").open("w", encoding="utf-8", newline="") as file:
+    with written[1].open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         ends = [f"{name}{end}" for name in estimates for end in ("", "_low", "_high")]
         writer.writerow(["detector", "protocol", "degradation", "unit", "level", "images", *ends])
@@ -183,6 +184,7 @@ def write_curves(curves: Sequence[Curve], folder: Path) -> None:
                 name, unit = ("", "") if point.level == "" else (curve.degradation, curve.unit)
                 numbers = [number for field in estimates for number in getattr(point, field)]
                 writer.writerow([curve.detector, curve.protocol, name, unit, point.level, point.images, *numbers])
+    return written
 
 
 def _rows(scores: Scores, chosen: np.ndarray, threshold: Threshold) -> _Rows:

@@ -19,6 +19,7 @@ from apn.report import figures, series, views
 from apn.report.canvas import legend_svg, save_png, svg
 from apn.report.curves import Curve, measure_curves, write_curves
 from apn.report.environment import environment
+from apn.report.folder import FIGURES
 from apn.report.mistakes import Mistake, worst
 from apn.report.results import ONE_SCORE, Report, Table
 from apn.scoretable import Scores
@@ -68,18 +69,17 @@ def write_page(
     command: str = "",
     explained: int = 0,
     explain_weights: Sequence[str] = (),
-) -> Path:
-    """Writes index.html and figures/*.png, and with degraded images robustness.md and .csv; returns the page's path.
+) -> list[Path]:
+    """Writes index.html, figures/*.png and, with degraded images, robustness.md and .csv; returns all, the page first.
 
     scores: those the report was built from, in the same order. command: what was typed, for the section on the
     environment. explained: so many false alarms and misses of each detector get an explanation figure, where PyTorch is
     installed and their checkpoint is found; explain_weights: where to look for it. Opens the images of the worst
     mistakes; one that is gone is shown as a note.
     """
-    draw = Draw(folder / "figures")
+    draw = Draw(folder / FIGURES)
     curves = _curves(report, scores)
-    if curves:
-        write_curves(curves, folder)
+    tables = write_curves(curves, folder) if curves else []
     context: dict[str, Any] = {
         "report": report,
         "version": __version__,
@@ -106,7 +106,7 @@ def write_page(
     context["sections"] = list(_sections(context))
     path = folder / "index.html"
     path.write_text(_template().render(context), encoding="utf-8")
-    return path
+    return [path, *tables, *draw.written]
 
 
 def _template() -> jinja2.Template:
@@ -148,14 +148,15 @@ class Draw:
     """Puts a figure into the page as SVG and into the folder as PNG, each under a name of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.used = folder, set[str]()
+        self.folder, self.used, self.written = folder, set[str](), list[Path]()
         folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, title: str, figure: Figure, alt: str) -> Drawing:
         name = self._name(title)
         drawn = Markup(svg(figure, name))
         figure.set_layout_engine("none")  # it is laid out now, and that takes longer than drawing it
-        save_png(figure, self.folder / f"{name}.png")
+        self.written.append(self.folder / f"{name}.png")
+        save_png(figure, self.written[-1])
         return Drawing(alt, drawn)
 
     def _name(self, title: str) -> str:

@@ -46,7 +46,7 @@ def scores(folder: Path) -> list[Scores]:
 
 
 def page(scores: list[Scores], out: Path, **options: Any) -> str:
-    return write_page(build_report(scores, resamples=5), scores, out, **options).read_text(encoding="utf-8")
+    return write_page(build_report(scores, resamples=5), scores, out, **options)[0].read_text(encoding="utf-8")
 
 
 def test_the_worst_mistakes_are_explained_as_they_were_scored(

@@ -204,7 +204,7 @@ def test_figures_and_curves_lie_beside_the_page(folder: Path) -> None:
 def test_one_detector_with_one_class_and_no_names_still_makes_a_page(tmp_path: Path) -> None:
     (tmp_path / "scores.csv").write_text("label,logit\n" + "1,0.5\n1,-0.25\n" * 5)
     scores = read_scores([tmp_path / "scores.csv"])
-    page = Reader(write_page(build_report(scores, resamples=5), scores, tmp_path).read_text(encoding="utf-8"))
+    page = Reader(write_page(build_report(scores, resamples=5), scores, tmp_path)[0].read_text(encoding="utf-8"))
     assert "undefined" in page.text
     assert "No shortcut probe was stored" in page.text
     assert "robustness" not in {attributes.get("id") for _, attributes in page.elements}
