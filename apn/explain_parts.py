@@ -93,8 +93,8 @@ def _evidence_part(explanation: Explanation) -> Part:
     full = float(np.percentile(sizes, STRONG)) or 1.0  # a few places are far stronger, and would leave the rest pale
     scale = Scale(SIGNED, -full, full, "real | generated", overlay=True)
     meaning = (
-        "Orange: what was there spoke for an AI-generated image; purple: for a photograph. Read regions, not places: it "
-        "is smoothed over a tenth of a tile, and much of it cancels. Numbers: the logit (generated above 0) of a "
+        "Orange: what was there spoke for an AI-generated image; purple: for a photograph. Read regions, not places: "
+        "it is smoothed over a tenth of a tile, and much of it cancels. Numbers: the logit (generated above 0) of a "
         "picture that is like this place all over."
     )
     pixels = overlay(explanation, scale.paint(explanation.evidence.peak * explanation.evidence.values))

@@ -50,7 +50,8 @@ class Explanation(NamedTuple):
     picture:     (H, W, 3) uint8 RGB.
     scored:      (H, W) bool, true where the detector looked; elsewhere the next four are 0.
     tile_scores: (H, W) float32 in [0, 1], probability of generated of the tiles there, the mean where they overlap.
-    evidence:    gradient times features of both branches, above 0 for generated, below 0 for real, whatever the target.
+    evidence:    gradient times features of both branches, smoothed (apn/heatmaps.py), above 0 for generated, below 0
+                 for real, whatever the target.
     spatial, frequency: LayerCAM of the two branches.
     bands:       the frequency branch on the tile that speaks most for the target.
     """

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 from apn.backends import find_weights, to_input
 from apn.checkpoint import load_model
-from apn.crops import center_crop
+from apn.crops import center_crop, crops_at, tile_corners
 from apn.data.layouts import read_data
 from apn.data.samples import GENERATED, Sample
 from apn.data.select import draw
@@ -45,7 +45,7 @@ from apn.faithfulness import (
     shuffled_cells,
     turned,
 )
-from apn.heatmaps import TileMaps, enlarge, tile_maps
+from apn.heatmaps import TileMaps, enlarge, stitch, tile_maps
 from apn.image import load_image
 from apn.metrics import auc
 from apn.models.apn import APN
@@ -95,6 +95,14 @@ class Measured:
         maps = {name: getattr(found, name) for name in MAPS}
         return maps, found.logits
 
+    def picture_maps(self, pixels: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
+        """Maps (H, W) by name of a picture (H, W, 3), laid on it tile by tile as `apn explain` does, and its logit."""
+        height, width = pixels.shape[:2]
+        corners = tile_corners(height, width, self.size)
+        maps, logits = self.maps(list(crops_at(pixels, corners, self.size)))
+        laid = {name: stitch(enlarge(heat, self.size), corners, height, width)[0] for name, heat in maps.items()}
+        return laid, float(logits.mean())
+
 
 def curves(measured: Measured, samples: Sequence[Sample]) -> tuple[list[str], dict[tuple[str, str], list[Curves]]]:
     """Rows of the table, and the curves by map and by what was done to it."""
@@ -132,6 +140,12 @@ def reconstructed(autoencoder: Autoencoder, pixels: np.ndarray) -> np.ndarray:
     return (fake.permute(1, 2, 0) * 255).round().byte().numpy()
 
 
+def centres(samples: Sequence[Sample], side: int) -> list[tuple[Sample, np.ndarray]]:
+    """Centres of `side` pixels, of the pictures that are as large."""
+    loaded = ((sample, load_image(sample.path).pixels) for sample in samples)
+    return [(sample, center_crop(pixels, side)) for sample, pixels in loaded if min(pixels.shape[:2]) >= side]
+
+
 def planted(measured: Measured, name: str, photos: Sequence[np.ndarray], fakes: Sequence[np.ndarray],
             groups: Sequence[str]) -> list[str]:  # fmt: skip
     """Rows: the AUC of heat against the half of a photograph where a fake was planted, of the untouched photograph
@@ -143,11 +157,10 @@ def planted(measured: Measured, name: str, photos: Sequence[np.ndarray], fakes: 
     logits: tuple[list[float], list[float]] = ([], [])
     for number, (pixels, fake) in enumerate(zip(photos, fakes, strict=True)):
         mixed, mask = plant(pixels, fake, SIDES[number % len(SIDES)])
-        maps, told = measured.maps([jpeg(one, QUALITY) for one in (mixed, pixels, fake)])
+        maps, told = zip(*(measured.picture_maps(jpeg(one, QUALITY)) for one in (mixed, pixels, fake)), strict=True)
         for kind in MAPS:
             for place in (0, 1):
-                heat = enlarge(maps[kind][place : place + 1], measured.size)[0]
-                aucs[kind][place].append(localisation_auc(heat, mask))
+                aucs[kind][place].append(localisation_auc(maps[place][kind], mask))
         for place in (0, 1):
             auc_here = aucs["evidence"][place][-1]
             towards[place].append(auc_here if told[0] > told[1] else 1 - auc_here)
@@ -223,6 +236,7 @@ def main() -> None:
     parser.add_argument("--autoencoders", default="own:nearest,own:bilinear,own:transposed,own:pixel-shuffle")
     parser.add_argument("--fit-steps", type=int, default=600)
     parser.add_argument("--images", type=int, default=40, help="of each test")
+    parser.add_argument("--side", type=int, help="pixels of the planted pictures; default one tile")
     parser.add_argument("--seeds", type=int, default=2, help="networks a wave")
     parser.add_argument("--only", default="curves,planted,sanity,patterns")
     parser.add_argument("--out", type=Path, required=True)
@@ -241,16 +255,17 @@ def main() -> None:
         save_figure(curve_figure(found), options.out / "insertion-deletion.png")
     if "planted" in wanted:
         fit_photos = draw(photographs(read_data(options.fit_data)), 200)
-        crops, others = ([center_crop(load_image(sample.path).pixels, measured.size) for sample in some]
-                         for some in (photos, generated))  # fmt: skip
-        groups = [photo.split_group for photo in photos]
+        crops, others = (centres(some, options.side or measured.size) for some in (photos, generated))
+        groups = [sample.split_group for sample, _ in crops]
+        photographed = [pixels for _, pixels in crops]
         for name in options.autoencoders.split(","):
             autoencoder, line = prepare(name, fit_photos, steps=options.fit_steps)
             print(line)
-            fakes = [reconstructed(autoencoder, pixels) for pixels in crops]
-            rows += planted(measured, name, crops, fakes, groups)
-        number = min(len(crops), len(others))
-        rows += planted(measured, "generated image", crops[:number], others[:number], groups[:number])
+            fakes = [reconstructed(autoencoder, pixels) for pixels in photographed]
+            rows += planted(measured, name, photographed, fakes, groups)
+        if number := min(len(crops), len(others)):
+            fakes = [pixels for _, pixels in others[:number]]
+            rows += planted(measured, "generated image", photographed[:number], fakes, groups[:number])
     if "sanity" in wanted:
         rows += sanity(measured, generated)
     if "patterns" in wanted:

@@ -197,10 +197,12 @@ def never() -> Any:
 
 
 def test_calibration_takes_the_table_too(tmp_path: Path) -> None:
-    scored = write(tmp_path / "scored.parquet", [row for row in rows() if row["error"] is None])
-    logits, labels, extremes = labelled_logits(str(scored), never)
-    assert extremes is None, "the table has no re-deliveries"
-    np.testing.assert_allclose(logits, [-1, -0.5, 0, 0.5, 1])
-    np.testing.assert_array_equal(labels, [0, 1, 0, 1, 0])
+    facts = TableFacts(weights="mine", sha256="1" * 64)
+    scored = write(tmp_path / "scored.parquet", [row for row in rows() if row["error"] is None], facts)
+    found = labelled_logits(str(scored), never)
+    assert found.sha256 == facts.sha256, "a calibration is for the weights that scored"
+    assert found.extremes is None, "the table has no re-deliveries"
+    np.testing.assert_allclose(found.logits, [-1, -0.5, 0, 0.5, 1])
+    np.testing.assert_array_equal(found.labels, [0, 1, 0, 1, 0])
     with pytest.raises(ValueError, match=r"1 of 6 images have no score:\n  images/5.png: truncated, file"):
         labelled_logits(str(write(tmp_path / "a.parquet", rows())), never)
