@@ -2,15 +2,18 @@
 
 import io
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from rich.console import Console
 from scipy.ndimage import gaussian_filter
 from tiny import tiny_config
 
+import apn.step
 from apn.config import Config, DataConfig, DegradationConfig, LossConfig, TrainConfig
 from apn.data.samples import read_samples, write_manifest
 from apn.train import TrainResult, train
@@ -60,3 +63,15 @@ def run(config: Config, out: Path, **options: Any) -> TrainResult:
 def logged(out: Path, name: str) -> list[float]:
     rows = map(json.loads, (out / "log.jsonl").read_text().splitlines())
     return [row[name] for row in rows if name in row]
+
+
+def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, number: signal.Signals = signal.SIGINT) -> None:
+    """Sends the signal in the middle of a step."""
+    half = apn.step.apn_half
+
+    def interrupted(*arguments: Any) -> Any:
+        if arguments[-1] == step:
+            signal.raise_signal(number)
+        return half(*arguments)
+
+    monkeypatch.setattr(apn.step, "apn_half", interrupted)
