@@ -9,15 +9,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from apn.detector import Detector
-from apn.explain_figures import explanation_figure, spectrum_figure
+from apn.explain_figures import explanation_sheet, figure_pixels
 from apn.explain_parts import Part, all_parts
 from apn.explanations import Explanation
 from apn.report.canvas import save_figure
 from apn.words import as_utf8
 
+DPI = 200  # of figures as PNG
 LONGEST_NAME = 120  # bytes: file systems allow 255, and endings come after it
 
 
@@ -64,31 +66,40 @@ def write_explanation(
     for kind in formats:
         _spare(Path(explanation.detection.path), folder / f"{name}.{kind}")
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
     title, model = Path(explanation.detection.path).name, f"{detector.name}, weights {detector.sha256[:12]}"
+    written, parts_written = [], []
     parts = all_parts(explanation) if formats - {Format.JSON} else []
-    parts_folder = folder / f"{name}-parts"
-    if Format.PNG in formats:
-        parts_folder.mkdir(exist_ok=True)
     with ThreadPoolExecutor(1) as beside:  # encoding leaves the interpreter to Matplotlib, which draws meanwhile
-        saved = beside.submit(_save_parts, parts, parts_folder) if Format.PNG in formats else None
-        for kind in sorted(formats - {Format.JSON}):
-            written.append(folder / f"{name}.{kind}")
-            save_figure(explanation_figure(explanation, title, model, parts), written[-1])
+        if Format.PNG in formats:
+            parts_folder = folder / f"{name}-parts"
+            parts_folder.mkdir(exist_ok=True)
+            parts_saved = beside.submit(_save_parts, parts, parts_folder)
+        if parts:
+            sheet = explanation_sheet(explanation, title, model, parts)
+        if Format.PNG in formats:
+            pixels = figure_pixels(sheet.figure, DPI)
+            written.append(_save_pixels(pixels, folder / f"{name}.png"))
+            parts_written.append(_save_pixels(sheet.spectrum_pixels(pixels), parts_folder / "spectrum.png"))
+            parts_written += parts_saved.result()
+        if Format.SVG in formats:
+            written.append(folder / f"{name}.svg")
+            save_figure(sheet.figure, written[-1])
         if Format.JSON in formats:
             written.append(folder / f"{name}.json")
             text = json.dumps(explanation_json(explanation, detector), indent=2)
             written[-1].write_text(text + "\n", encoding="utf-8")
-        if saved:
-            written.append(parts_folder / "spectrum.png")
-            save_figure(spectrum_figure(explanation.bands), written[-1])
-            written += saved.result()
-    return written
+    return written + parts_written
 
 
 def _spare(image: Path, target: Path) -> None:
     if target.exists() and image.exists() and target.samefile(image):
         raise ValueError(f"{target} is the image that is explained: expected another folder for what is written")
+
+
+def _save_pixels(pixels: np.ndarray, path: Path) -> Path:
+    """A tenth larger than with Pillow's own level, in less than half of the time."""
+    Image.fromarray(pixels).save(path, dpi=(DPI, DPI), compress_level=2)
+    return path
 
 
 def _save_parts(parts: Sequence[Part], folder: Path) -> list[Path]:

@@ -17,8 +17,8 @@ import apn.explain_files
 from apn.commands import UsageError
 from apn.commands.explain import explain as command
 from apn.detection import Detection
-from apn.explain_figures import explanation_figure, figure_pixels, spectrum_figure, verdict_line
-from apn.explain_files import FileNames, Format, write_explanation
+from apn.explain_figures import explanation_figure, explanation_sheet, figure_pixels, spectrum_figure, verdict_line
+from apn.explain_files import DPI, FileNames, Format, write_explanation
 from apn.explain_parts import all_parts, stretch
 from apn.explanations import LONGEST_SIDE, Explanation, explain
 from apn.image import ImageError
@@ -267,3 +267,21 @@ def test_the_spectrum_is_drawn_with_its_bands(found: Explanation) -> None:
     pixels = figure_pixels(spectrum_figure(found.bands), dpi=50)
     assert pixels.shape[2] == 3
     assert pixels.std() > 20
+
+
+def test_the_spectrum_of_the_parts_is_cut_out_of_the_sheet(found: Explanation) -> None:
+    """Where it is drawn alone is the reference: it shows the same, and the neighbours on the sheet are not in it."""
+    sheet = explanation_sheet(found, "a.png", "", all_parts(found))
+    part = sheet.spectrum_pixels(figure_pixels(sheet.figure, DPI)).astype(int)
+    alone = figure_pixels(spectrum_figure(found.bands), DPI).astype(int)
+    height, width = (min(sides) for sides in zip(part.shape[:2], alone.shape[:2], strict=True))
+    assert max(abs(np.subtract(part.shape, alone.shape))) <= 1
+    reach = [
+        abs(np.roll(part, shift, axis=(0, 1))[:height, :width] - alone[:height, :width]).mean() for shift in _STEPS
+    ]
+    assert min(reach) < 8  # letters and edges lie between the dots of both, not at the same place
+    for edge in part[:2], part[-2:], part[:, :1], part[:, -1:]:
+        assert (edge == 255).all()
+
+
+_STEPS = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1)]
