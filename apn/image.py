@@ -51,6 +51,7 @@ _OTHERS = (
     ("a PDF document", re.compile(rb"%PDF")),
     ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL)),
     ("a web page or an SVG drawing", re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|svg|\?xml)", re.IGNORECASE)),
+    ("a zip archive or an office document", re.compile(rb"PK\x03\x04")),
     ("text", re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+\Z")),
 )
 _RAW_WORDS = "a camera's raw file, which is no picture yet: expected the camera's own JPEG or one developed from it"

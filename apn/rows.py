@@ -6,23 +6,49 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 from apn.detection import Detection
 from apn.words import as_utf8, printable, probability_words
 
 COLUMNS = (
     "path", "verdict", "probability", "logit", "width", "height", "format", "frames", "error", "warnings", "stability",
-    "metadata",
+    "metadata", "sha256", "judged", "model",
 )  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the beginning of one
 COLOURS = {"generated": "\x1b[31m", "real": "\x1b[32m", "unsure": "\x1b[33m", "error": "\x1b[35m"}
 RESET = "\x1b[0m"
+
+
+class Filed(NamedTuple):
+    """What a verdict that is filed away has to say beside it.
+
+    sha256: of the file, in hexadecimal; None where it was not scored. judged: when, in UTC.
+    model: name, version and sha256 of the weights, the thresholds in use, and whether the stability check was on.
+    """
+
+    sha256: str | None = None
+    judged: str | None = None
+    model: dict[str, Any] | None = None
+
+
+_UNFILED = Filed()
+
+
+def model_words(described: dict[str, Any], *, stability: bool) -> dict[str, Any]:
+    """The model of a `Filed`, from `Detector.describe`."""
+    thresholds = described["checked_thresholds" if stability else "thresholds"]
+    return {
+        **{name: described[name] for name in ("name", "version", "sha256")},
+        **{name: thresholds[name] for name in ("real_below", "generated_from")},
+        "stability": stability,
+    }
 
 
 class RowWriter(Protocol):
     """Takes detections one by one."""
 
-    def write(self, row: Detection) -> None: ...
+    def write(self, row: Detection, filed: Filed) -> None: ...
 
 
 class JsonRows:
@@ -31,21 +57,26 @@ class JsonRows:
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def write(self, row: Detection) -> None:
-        fields = {**row.to_dict(), "path": as_utf8(row.path)}
+    def write(self, row: Detection, filed: Filed = _UNFILED) -> None:
+        fields = {**row.to_dict(), "path": as_utf8(row.path), **filed._asdict()}
         self._file.write(json.dumps(fields) + "\n")
         self._file.flush()
 
 
 class CsvRows:
-    """COLUMNS with a header; the lists and the metadata are JSON in their cell, the tiles are left out."""
+    """COLUMNS with a header; lists, metadata and model are JSON in their cell, the tiles are left out.
+
+    UTF-8 without a mark in front, which other readers than Excel take for a part of the first name. A path that a
+    spreadsheet would take for a formula is written `./=1.jpg`, which is the same file.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file, self._writer = file, csv.writer(file)
         self._writer.writerow(COLUMNS)
 
-    def write(self, row: Detection) -> None:
-        fields = row.to_dict()
+    def write(self, row: Detection, filed: Filed = _UNFILED) -> None:
+        fields = {**row.to_dict(), **filed._asdict()}
+        fields["path"] = f"./{row.path}" if row.path.startswith(_FORMULA) else row.path
         cells = (fields[name] for name in COLUMNS)
         self._writer.writerow(
             json.dumps(cell)
@@ -70,7 +101,7 @@ class TableRows:
         self._file, self._colour = file, file.isatty()
         self._started = False
 
-    def write(self, row: Detection) -> None:
+    def write(self, row: Detection, filed: Filed = _UNFILED) -> None:
         if not self._started:
             self._file.write(f"{'verdict':<10} {'probability':>11}  {'size':<13} {'format':<8} file\n")
             self._started = True

@@ -19,6 +19,7 @@ def test_what_is_no_image_says_so(tmp_path: Path) -> None:
         (b"", "empty"),
         (b"Dear Sir, \n", "known kind.*: the file holds text, whatever"),
         (b"%PDF-1.7", "known kind.*a PDF document"),
+        (b"PK\x03\x04\x14\0\0\0", "known kind.*a zip archive or an office document"),
     ):
         (path := tmp_path / "picture.jpg").write_bytes(data)
         for source in (data, path):

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ def detect(arguments: Sequence[str]) -> None:
     backend = open_backend(find_weights(options.weights), options.backend, options.device, wait=False)
     from apn.detector import load
     from apn.image import find_images
-    from apn.rows import CsvRows, JsonRows, RowWriter, TableRows, open_progress
+    from apn.rows import CsvRows, Filed, JsonRows, RowWriter, TableRows, model_words, open_progress
 
     files = list(find_images(options.paths))
     if not files:
@@ -32,6 +33,8 @@ def detect(arguments: Sequence[str]) -> None:
     if options.csv is not None:
         _spare_images(options.csv, files)
     detector = load(options.weights, backend=backend, calibration=options.calibration)
+    model = model_words(detector.describe(), stability=options.stability)
+    filing = options.json or options.csv is not None
     failed = 0
     with _output(options.csv) as csv_file, open_progress(len(files)) as advance:
         writers: list[RowWriter] = [JsonRows(sys.stdout) if options.json else TableRows(sys.stdout)]
@@ -45,13 +48,28 @@ def detect(arguments: Sequence[str]) -> None:
             max_pixels=options.max_pixels,
             batch_size=options.batch_size,
         )
-        for row in rows:
+        for path, row in zip(files, rows, strict=True):
             failed += row.error is not None
+            digest = _sha256(path) if filing and row.error is None else None
+            filed = Filed(digest, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), model)
             for writer in writers:
-                writer.write(row)
+                writer.write(row, filed)
             advance()
     if failed:
         raise ValueError(f"{failed} of {len(files)} images could not be scored")
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file that has been judged; None where it has gone since."""
+    from hashlib import file_digest
+
+    from apn.imagefile import ImageError, readable
+
+    try:
+        with readable(path) as file:
+            return file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    except ImageError:
+        return None
 
 
 def parser() -> argparse.ArgumentParser:

@@ -45,6 +45,10 @@ def scan(
     ] = True,
     allow_truncated: Annotated[bool, typer.Option("--allow-truncated", help="Score files that end early.")] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse larger images before decoding.")] = 200_000_000,
+    max_bytes: Annotated[
+        int,
+        typer.Option(min=1, help="Refuse larger files in tars, in tables and at addresses, which are held in memory."),
+    ] = 128 << 20,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, or actors of Ray; default as many as fit.")
     ] = None,
@@ -72,7 +76,7 @@ def scan(
     opening = OpenDetector(
         _location(weights), backend, device, str(calibration.absolute()) if calibration else None, cores
     )
-    reading = Reading(stability, allow_truncated, max_pixels, sha256, batch_size, cores)
+    reading = Reading(stability, allow_truncated, max_pixels, max_bytes, sha256, batch_size, cores)
     plan = WorkerPlan(Store(out), opening, reading)
     manifest = Manifest(
         sources=tuple(source.address for source in found),
@@ -83,6 +87,7 @@ def scan(
         stability=stability,
         allow_truncated=allow_truncated,
         max_pixels=max_pixels,
+        max_bytes=max_bytes,
         sha256=sha256,
         model=opening.describe(),
     )

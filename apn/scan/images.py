@@ -1,7 +1,7 @@
 """The images of a shard's entries, one at a time: what a worker reads."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import file_digest, sha256
 from typing import Any
@@ -13,7 +13,7 @@ from apn.image import ImageError, LoadedImage, load_image
 from apn.imagefile import readable
 from apn.provenance import clean
 from apn.scan.entries import Empty, Entry, File, Link, Member, Rows, Tar, member_name, name_of, row_name
-from apn.scan.fetching import patiently
+from apn.scan.fetching import MAX_BYTES, check_size, patiently, start_of
 from apn.scan.files import is_local, open_address
 from apn.scan.tars import Lost, walk_tar
 
@@ -55,48 +55,63 @@ class _Content:
         return content
 
 
-def images_in(entries: Iterable[Entry]) -> Iterator[Image]:
-    """Every image of the entries, in order; a table or tar that cannot be read, or read on, is one with `error`."""
+def images_in(entries: Iterable[Entry], max_bytes: int = MAX_BYTES) -> Iterator[Image]:
+    """Every image of the entries, in order; a table or tar that cannot be read, or read on, is one with `error`.
+
+    max_bytes: of a file that has to be held in memory, which all are but those of this machine; one of more has `error`
+    or raises it when it is loaded.
+    """
     for entry in entries:
         if isinstance(entry, File):
-            yield _file(entry)
+            yield _file(entry, max_bytes)
         elif isinstance(entry, Member):
-            yield _member(entry)
+            yield _member(entry, max_bytes)
         elif isinstance(entry, Link):
             yield _lost(entry)
         elif isinstance(entry, Empty):
             yield Image(name_of(entry), error="expected a path, found an empty cell")
         else:
-            yield from _guarded(entry)
+            yield from _guarded(entry, max_bytes)
 
 
-def _file(entry: File) -> Image:
+def _file(entry: File, max_bytes: int) -> Image:
     if "://" not in entry.path:
         return Image(entry.path, entry.path)
-    return _far(entry.path, entry.path)
-
-
-def _member(entry: Member) -> Image:
-    return _far(name_of(entry), entry.tar, start=entry.offset, end=entry.offset + entry.size)
-
-
-def _far(name: str, address: str, **span: int) -> Image:
-    """The image at an address, or in the bytes start .. end - 1 of what is there."""
     try:
-        file_system, path = patiently(partial(open_address, address))
+        file_system, path = patiently(partial(open_address, entry.path))
+    except ImageError as error:
+        return Image(entry.path, error=str(error))
+    if is_local(file_system):
+        return Image(entry.path, path)
+    return Image(entry.path, partial(patiently, partial(start_of, file_system, path, max_bytes)))
+
+
+def _member(entry: Member, max_bytes: int) -> Image:
+    name = name_of(entry)
+    try:
+        check_size(entry.size, max_bytes)
+        file_system, path = patiently(partial(open_address, entry.tar))
     except ImageError as error:
         return Image(name, error=str(error))
-    if is_local(file_system) and not span:
-        return Image(name, path)
-    return Image(name, partial(patiently, partial(file_system.cat_file, path, **span)))
+    read = partial(file_system.cat_file, path, start=entry.offset, end=entry.offset + entry.size)
+    return Image(name, partial(patiently, read))
 
 
-def _guarded(entry: Rows | Tar) -> Iterator[Image]:
+def _held(name: str, size: int, read: Callable[[], bytes], max_bytes: int) -> Image:
+    """An image that is read now, unless it is too large."""
+    try:
+        check_size(size, max_bytes)
+    except ImageError as error:
+        return Image(name, error=str(error))
+    return Image(name, read())
+
+
+def _guarded(entry: Rows | Tar, max_bytes: int) -> Iterator[Image]:
     """The images of a table or tar; what goes wrong on the way is a row too, and each row of a table has one."""
     where, given = (entry.table if isinstance(entry, Rows) else entry.tar), 0
     told = None
     try:
-        for image in _rows(entry) if isinstance(entry, Rows) else _tar(entry):
+        for image in _rows(entry, max_bytes) if isinstance(entry, Rows) else _tar(entry, max_bytes):
             yield image
             given += 1
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its reader raise, or a server aiohttp
@@ -110,7 +125,7 @@ def _guarded(entry: Rows | Tar) -> Iterator[Image]:
         yield Image(where, error="expected image files in this tar, found none")
 
 
-def _rows(entry: Rows) -> Iterator[Image]:
+def _rows(entry: Rows, max_bytes: int) -> Iterator[Image]:
     """Rows first .. first + rows - 1, from the row groups that they are in."""
     file_system, path = open_address(entry.table)
     with file_system.open(path, "rb") as file:
@@ -119,11 +134,11 @@ def _rows(entry: Rows) -> Iterator[Image]:
         for group in range(table.num_row_groups):
             after = row + table.metadata.row_group(group).num_rows
             if after > entry.first and row < entry.first + entry.rows:
-                yield from _rows_of_group(entry, table, group, row)
+                yield from _rows_of_group(entry, table, group, row, max_bytes)
             row = after
 
 
-def _rows_of_group(entry: Rows, table: pq.ParquetFile, group: int, row: int) -> Iterator[Image]:
+def _rows_of_group(entry: Rows, table: pq.ParquetFile, group: int, row: int, max_bytes: int) -> Iterator[Image]:
     for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=[group], columns=[entry.column]):
         first = max(entry.first - row, 0)
         last = min(entry.first + entry.rows - row, len(batch))
@@ -131,23 +146,26 @@ def _rows_of_group(entry: Rows, table: pq.ParquetFile, group: int, row: int) -> 
         if pa.types.is_struct(column.type):
             column = column.field(0)
         for place in range(first, last):
-            content = column[place].as_py()
-            missing = "expected an image, found an empty cell" if content is None else None
-            yield Image(row_name(entry.table, row + place), content or b"", missing)
+            name, cell = row_name(entry.table, row + place), column[place]
+            if cell.is_valid:
+                yield _held(name, cell.as_buffer().size, cell.as_py, max_bytes)
+            else:
+                yield Image(name, error="expected an image, found an empty cell")
         row += len(batch)
 
 
-def _tar(entry: Tar) -> Iterator[Image]:
-    """The images that `walk_tar` finds, each read as it is come to."""
+def _tar(entry: Tar, max_bytes: int) -> Iterator[Image]:
+    """The images that `walk_tar` finds, each read as it is come to, once for all its names."""
     for found in walk_tar(entry.tar, "r|*"):
         if isinstance(found, Lost):
             yield _lost(Link(entry.tar, *found))
             continue
         file = found.tar.extractfile(found.member)
         assert file is not None
-        content = file.read()
-        for name in found.names:
-            yield Image(member_name(entry.tar, name), content)
+        first, *others = (member_name(entry.tar, name) for name in found.names)
+        image = _held(first, found.member.size, file.read, max_bytes)
+        yield image
+        yield from (replace(image, name=name) for name in others)
 
 
 def _lost(entry: Link) -> Image:

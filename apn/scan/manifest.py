@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from apn.scan.fetching import MAX_BYTES
 from apn.scan.files import Store
 from apn.scan.shards import FOLDER as SHARDS
 from apn.version import __version__
@@ -24,6 +25,7 @@ class Manifest(BaseModel):
     stability: bool = True
     allow_truncated: bool = False
     max_pixels: int = 200_000_000
+    max_bytes: int = MAX_BYTES  # of a file that is held in memory
     sha256: bool = False  # of each file
     model: dict[str, Any]  # `Detector.describe`
     version: str = __version__
@@ -40,7 +42,8 @@ def claim(store: Store, ours: Manifest, *, resume: bool) -> None:
     if text is None or not store.names_that_count(SHARDS):  # nothing listed: a scan that never began may become another
         store.write(FILE, (ours.model_dump_json(indent=2) + "\n").encode())
         return
-    different = _differences(json.loads(ours.model_dump_json()), json.loads(text))
+    theirs = Manifest.model_validate_json(text)  # a setting that an earlier version did not have is at its default
+    different = _differences(json.loads(ours.model_dump_json()), json.loads(theirs.model_dump_json()))
     if different:
         raise ValueError(f"{store.location} holds another scan ({'; '.join(different)}): choose another --out")
     if not resume:

@@ -80,6 +80,10 @@ def list_entries(sources: Iterable[Source], column: str | None = None) -> Iterat
 def _matching(text: str) -> list[Source]:
     if not text:  # which fsspec takes for the folder we are in: a variable of a script that is not set
         raise ValueError(f"no source '': expected {EXPECTED}, found an empty name")
+    if "://" in text and "::" in text:
+        raise ValueError(
+            f"no source {text!r}: expected {EXPECTED}, found a chain of addresses, which only lists may hold"
+        )
     file_system, path = open_address(text)
     if not file_system.exists(path) and any(sign in path for sign in "*?["):
         if not (paths := sorted(map(str, file_system.glob(path)))):

@@ -1,31 +1,66 @@
 """The images in a tar, in the order of its headers: its image files, then the links to files of it."""
 
+import bz2
+import gzip
+import io
+import lzma
 import posixpath
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 from apn.image import IMAGE_EXTENSIONS
 from apn.scan.files import open_address
 
 _END, _INVALID = tarfile.EOFHeaderError, tarfile.InvalidHeaderError  # type: ignore[attr-defined] # not in typeshed
+_ABOUT_THE_NEXT = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE} | {
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+}
+_MAX_ABOUT = 1 << 20  # bytes of what a tar says of its next member, which tarfile holds: a name and attributes
+# By their first bytes. tarfile's own would end at the first of several streams, as pbzip2, bgzip and `cat` leave them.
+_PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 
 
 class Header(tarfile.TarInfo):
-    """The header of a member, for `tarfile.open(tarinfo=Header)`. tarfile takes a damaged one, and the place where a
-    tar was cut, for the tar's end, so that what follows is lost in silence; here both are errors."""
+    """The header of a member. tarfile takes a damaged one, and the place where a tar was cut, for the tar's end, so
+    that what follows is lost in silence; here both are errors."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> "Header":
+        assert isinstance(tar, _Joined)
         try:
-            return super().fromtarfile(tar)
+            header = super().fromtarfile(tar)
+        except _END:
+            tar.at_end = True
+            raise
         except tarfile.HeaderError as error:
-            if not tar.offset or isinstance(error, _END):  # tarfile has words for a wrong beginning
-                raise
             if isinstance(error, _INVALID):
-                raise tarfile.ReadError(f"damaged at byte {tar.offset}: {error}") from error
+                told = "behind the mark of its end is no tar" if tar.at_end else "damaged"
+                raise tarfile.ReadError(
+                    f"{told} at byte {tar.offset}: {error}" if tar.offset else str(error)
+                ) from error
+            if tar.at_end or not tar.offset:  # tarfile has words for a wrong beginning
+                raise
             raise tarfile.ReadError("no mark of its end, as if it was cut") from error
+        tar.at_end = False
+        return header
+
+    @classmethod
+    def frombuf(cls, block: bytes | bytearray, encoding: str, errors: str) -> "Header":
+        header = super().frombuf(block, encoding, errors)
+        if header.type in _ABOUT_THE_NEXT and header.size > _MAX_ABOUT:
+            raise tarfile.ReadError(f"{header.size:,} bytes about one member, more than the limit of {_MAX_ABOUT:,}")
+        return header
+
+
+class _Joined(tarfile.TarFile):
+    """A tar, and those that were joined to it (`cat a.tar b.tar`). at_end: behind the mark of an end."""
+
+    at_end = False
+    tarinfo = Header
+    ignore_zeros = True  # goes on behind a mark
 
 
 class Found(NamedTuple):
@@ -80,8 +115,24 @@ def is_image_name(name: str) -> bool:
 @contextmanager
 def _open(address: str, mode: Literal["r|*", "r:"]) -> Iterator[tarfile.TarFile]:
     file_system, path = open_address(address)
-    with file_system.open(path, "rb") as file, tarfile.open(fileobj=file, mode=mode, tarinfo=Header) as tar:
-        yield tar
+    with file_system.open(path, "rb") as file:
+        if mode == "r:":
+            with _Joined.open(fileobj=file, mode="r:") as tar:
+                yield tar
+        else:
+            with (
+                io.BufferedReader(file) as packed,
+                _unpacked(packed) as unpacked,
+                _Joined.open(fileobj=unpacked, mode="r|") as tar,
+            ):
+                yield tar
+
+
+def _unpacked(packed: io.BufferedReader) -> IO[bytes]:
+    """What a compressed file holds, and any other file as it is, to be read from front to back."""
+    head = packed.peek(8)
+    unpack = next((unpack for magic, unpack in _PACKED.items() if head.startswith(magic)), None)
+    return packed if unpack is None else unpack(packed, "rb")
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from apn.image import LoadedImage
 from apn.scan import journal
+from apn.scan.fetching import MAX_BYTES
 from apn.scan.files import Store
 from apn.scan.images import Image, images_in
 from apn.scan.parts import Row, to_row, write_part
@@ -23,6 +24,7 @@ class Reading(NamedTuple):
     stability: bool = True
     allow_truncated: bool = False
     max_pixels: int = 200_000_000
+    max_bytes: int = MAX_BYTES  # of a file that is held in memory
     sha256: bool = False  # of each file too
     batch_size: int = 16
     threads: int = 1  # that decode
@@ -52,7 +54,7 @@ class Worker:
 
     def __call__(self, number: int) -> Outcome:
         """Scores the images of a shard and writes its part."""
-        images = images_in(read_shard(self._store, number))
+        images = images_in(read_shard(self._store, number), self._reading.max_bytes)
         if not self._restarted:
             return Outcome(number, write_part(self._store, number, self._rows(images)))
         known = journal.begin(self._store, number)

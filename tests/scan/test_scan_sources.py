@@ -317,6 +317,7 @@ def test_sha256_is_of_the_file(tmp_path, content):
         ("nowhere", "no source '.*nowhere': expected a folder, an image, a list"),
         ("no*where", "no source matches"),
         ("nothing://bucket/a", "expected a path, or an address whose package is installed"),
+        ("zip://*.jpg::a.zip", "found a chain of addresses, which only lists may hold"),
     ],
 )
 def test_a_source_that_is_not_there_says_what_was_expected(tmp_path, source, message):

@@ -1,0 +1,54 @@
+"""What is filed away with a verdict, and tables that other programs open."""
+
+import csv
+import hashlib
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import apn as library
+from apn.detection import Detection
+from apn.rows import CsvRows
+
+CAT = Path(__file__).parents[1] / "demo" / "images" / "photo-cat.jpg"
+
+
+@pytest.mark.parametrize(("option", "thresholds"), [("--no-stability", "thresholds"), ("--stability", None)])
+def test_a_verdict_says_of_which_file_when_and_by_what(apn, tmp_path, option, thresholds):
+    gone = tmp_path / "gone.jpg"
+    code, out, _ = apn("detect", "--json", "--csv", tmp_path / "rows.csv", option, CAT, gone)
+    row, failed = map(json.loads, out.splitlines())
+    assert code == 1
+    assert row["sha256"] == hashlib.sha256(CAT.read_bytes()).hexdigest()
+    assert failed["sha256"] is None
+    assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(row["judged"]) < timedelta(minutes=1)
+    told = library.load("apn-mini").describe()
+    used = told[thresholds or "checked_thresholds"]
+    assert row["model"] == failed["model"]
+    assert row["model"] == {
+        **{name: told[name] for name in ("name", "version", "sha256")},
+        **{name: used[name] for name in ("real_below", "generated_from")},
+        "stability": thresholds is None,
+    }
+    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
+        first, _ = csv.DictReader(file)
+    assert (first["sha256"], first["judged"]) == (row["sha256"], row["judged"])
+    assert json.loads(first["model"]) == row["model"]
+
+
+def test_a_path_is_no_formula_of_a_spreadsheet_and_names_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+2.jpg", "+1.jpg", "-1.jpg", "@SUM(1).jpg", "Prüfung 写真.jpg", "a/=1.jpg"]
+    file = io.StringIO(newline="")
+    writer = CsvRows(file)
+    Path("a").mkdir()
+    for name in names:
+        Path(name).touch()
+        writer.write(Detection(path=name, error="the file is empty"))
+    paths = list(pd.read_csv(io.StringIO(file.getvalue()))["path"])
+    assert paths == [f"./{name}" for name in names[:4]] + names[4:]
+    assert all(Path(path).samefile(name) for path, name in zip(paths, names, strict=True))
