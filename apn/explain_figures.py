@@ -17,12 +17,11 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from apn.detection import Detection
 from apn.explain_bands import Band, BandEvidence
 from apn.explain_parts import AMPLITUDE, OPACITY, Part, Scale, all_parts
 from apn.explanations import Explanation
 from apn.report.canvas import INK, LINE, QUIET, legible, shorten, styled
-from apn.words import probability_words
+from apn.words import frames_words, verdict_line
 
 WIDTH = 7.2  # inches: across both columns of a paper
 MARGIN, GAP = 0.12, 0.16
@@ -33,16 +32,6 @@ SPECTRUM, STRIP, AXIS = 1.75, 0.095, 0.64  # side of the spectrum, a band at its
 LEFT, EDGE, TICK = 0.66, 0.08, 0.03  # numbers at its left, white around it all
 STRIP_BANDS = 5  # drawn at the spectrum's sides, the strongest; the coverage has all
 FIRST_ROW = ("picture", "evidence-map", "heat-map", "frequency-heat-map", "tile-scores")
-VERDICTS = {"generated": "looks AI-generated", "real": "looks like a photograph", "unsure": "unsure"}
-
-
-def verdict_line(detection: Detection) -> str:
-    """The verdict and its probability in words."""
-    if detection.verdict is None or detection.probability is None:
-        return f"no verdict: {detection.error}"
-    return (
-        f"{VERDICTS[detection.verdict]}, probability {probability_words(detection.probability)} of being AI-generated"
-    )
 
 
 def explanation_figure(explanation: Explanation, name: str, model: str = "") -> Figure:
@@ -220,7 +209,7 @@ class Sheet(_Canvas):
         self.text(MARGIN, 0.08, title, fontsize=8.5, weight="bold")
         kinds = ", ".join(warning.partition(":")[0] for warning in detection.warnings)
         size = f"{detection.width} x {detection.height} pixels, {_plural(len(detection.tiles), 'tile')}"
-        facts = [size, kinds and f"warning: {kinds}", legible(model)]
+        facts = [size, frames_words(detection), kinds and f"warning: {kinds}", legible(model)]
         self.text(MARGIN, 0.26, "; ".join(filter(None, facts)), fontsize=7, color=QUIET)
 
     def mark_tile(self, explanation: Explanation, inches: float) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TextIO
 
 from apn.detection import Detection
-from apn.words import as_utf8, printable, probability_words
+from apn.words import as_utf8, frames_words, printable, probability_words
 
 COLUMNS = (
     "path", "verdict", "probability", "logit", "width", "height", "format", "frames", "error", "warnings", "stability",
@@ -112,7 +112,7 @@ class TableRows:
         if self._colour:
             word = f"{COLOURS[verdict]}{word}{RESET}"
         self._file.write(f"{word} {score:>11}  {size:<13} {row.format or '':<8} {printable(row.path)}\n")
-        notes = ([row.error] if row.error else []) + list(row.warnings)
+        notes = [*filter(None, (row.error, frames_words(row))), *row.warnings]
         notes += [f"found in the file: {key}: {value}" for key, value in row.metadata.items()]
         for note in notes:
             self._file.write(f"{'':<12}{printable(note)}\n")

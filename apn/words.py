@@ -1,10 +1,15 @@
-"""Names of files and probabilities as people read them, the same in tables, figures, pages and errors.
+"""Names of files, probabilities and verdicts as people read them, the same in tables, figures, pages and errors.
 
 What programs read (JSON, CSV, Parquet) holds the name as it is, as far as UTF-8 can: `as_utf8`.
 """
 
 import unicodedata
 
+from apn.detection import Detection
+
+VERDICTS = {"generated": "looks AI-generated", "real": "looks like a photograph", "unsure": "unsure"}
+_VOID = ("small", "no colour", "flat", "not stable")  # warnings with which no probability is a verdict
+_CHOSEN = {"ICO": "largest", "HEIF": "main one"}  # of several pictures in a file; else the first
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # letters and marks that show nothing
 
 
@@ -32,3 +37,21 @@ def probability_words(probability: float) -> str:
     if probability < 0.0005:
         return "<0.001"
     return ">0.999" if probability >= 0.9995 else f"{probability:.3f}"
+
+
+def verdict_line(detection: Detection) -> str:
+    """The verdict and its probability in words, and whether that probability counts."""
+    if detection.verdict is None or detection.probability is None:
+        return f"no verdict: {detection.error}"
+    words = f"probability {probability_words(detection.probability)} of being AI-generated"
+    if detection.verdict == "unsure" and any(warning.startswith(_VOID) for warning in detection.warnings):
+        return f"unsure, the {words} does not stand"
+    return f"{VERDICTS[detection.verdict]}, {words}"
+
+
+def frames_words(detection: Detection) -> str | None:
+    """Which of several pictures in a file was scored; None where there is but one."""
+    if detection.frames is None or detection.frames == 1:
+        return None
+    chosen = _CHOSEN.get(detection.format or "", "first")
+    return f"{detection.frames} pictures in the file, only the {chosen} is scored"

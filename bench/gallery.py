@@ -23,12 +23,13 @@ import apn
 from apn.backends import find_weights, to_input
 from apn.checkpoint import load_model
 from apn.data.samples import REAL, Sample
-from apn.explain_figures import figure_pixels, verdict_line
+from apn.explain_figures import figure_pixels
 from apn.explain_parts import all_parts
 from apn.explanations import Explanation, explain
 from apn.models.autoencoders import reconstruct
 from apn.report.canvas import INK, QUIET, styled
 from apn.synthesize import prepare
+from apn.words import verdict_line
 
 DEMO = Path(__file__).parents[1] / "demo" / "images"
 CHINA = (160, 100, 416, 484)  # left, top, right, bottom of the cut, pixels

@@ -186,6 +186,12 @@ def test_an_error_on_the_terminal_hides_nothing_of_a_name(apn):
     assert (code, r"--csv a\u202egpj.png: expected" in err) == (2, True)
 
 
+def test_the_table_tells_that_only_one_of_several_pictures_was_scored(capsys):
+    TableRows(sys.stdout).write(Detection(path="a.gif", verdict="unsure", probability=0.5, format="GIF", frames=7))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[2:] == ["7 pictures in the file, only the first is scored"]
+
+
 def test_zero_is_a_number_in_csv_and_nothing_is_an_empty_cell(capsys):
     CsvRows(sys.stdout).write(Detection(path="a", verdict="real", probability=0.0, logit=0.0, width=0))
     cells = capsys.readouterr().out.splitlines()[1].split(",")

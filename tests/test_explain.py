@@ -16,8 +16,7 @@ import apn
 import apn.explain_files
 from apn.commands import UsageError
 from apn.commands.explain import explain as command
-from apn.detection import Detection
-from apn.explain_figures import explanation_figure, explanation_sheet, figure_pixels, spectrum_figure, verdict_line
+from apn.explain_figures import explanation_figure, explanation_sheet, figure_pixels, spectrum_figure
 from apn.explain_files import DPI, FileNames, Format, write_explanation
 from apn.explain_parts import all_parts, stretch
 from apn.explanations import LONGEST_SIDE, Explanation, explain
@@ -131,12 +130,6 @@ def test_explain_is_public_and_stays_a_function() -> None:
     assert apn.Explanation is Explanation
 
 
-def test_verdicts_never_round_to_certainty() -> None:
-    for probability, words in ((0.0001, "<0.001"), (0.99991, ">0.999"), (0.5, "0.500")):
-        assert f"probability {words} of" in verdict_line(Detection("a", verdict="unsure", probability=probability))
-    assert verdict_line(Detection("a", error="empty")) == "no verdict: empty"
-
-
 def texts(explanation: Explanation, name: str) -> list[str]:
     return [text.get_text() for text in explanation_figure(explanation, name).axes[0].texts]
 
@@ -148,6 +141,12 @@ def test_the_verdict_comes_first_and_is_never_cut(found: Explanation) -> None:
         assert title.startswith("Looks like a photograph, probability >0.999 of being AI-generated: ")
         assert title.endswith(name[-4:])
         assert len(title) <= 90
+
+
+def test_the_figure_tells_that_only_one_of_several_pictures_was_scored(found: Explanation) -> None:
+    animated = replace(found.detection, format="GIF", frames=7)
+    said = "7 pictures in the file, only the first is scored"
+    assert said in texts(found._replace(detection=animated), "a.gif")[1]
 
 
 def test_the_figure_tells_what_the_detector_warned_of(found: Explanation) -> None:

@@ -1,8 +1,9 @@
-"""Names and probabilities for people: nothing hidden, nothing certain."""
+"""Names, probabilities and verdicts for people: nothing hidden, nothing certain."""
 
 import pytest
 
-from apn.words import as_utf8, printable, probability_words
+from apn.detection import Detection
+from apn.words import as_utf8, frames_words, printable, probability_words, verdict_line
 
 # As it is, and as it is shown.
 NAMES = {
@@ -32,3 +33,35 @@ def test_bytes_that_are_no_text_are_spelt_out_or_replaced() -> None:
 )
 def test_a_probability_never_rounds_to_certainty(probability: float, words: str) -> None:
     assert probability_words(probability) == words
+
+
+def test_verdicts_never_round_to_certainty() -> None:
+    for probability, words in ((0.0001, "<0.001"), (0.99991, ">0.999"), (0.5, "0.500")):
+        assert f"probability {words} of" in verdict_line(Detection("a", verdict="unsure", probability=probability))
+    assert verdict_line(Detection("a", error="empty")) == "no verdict: empty"
+
+
+@pytest.mark.parametrize(
+    "warning", ["small: 9 x 9 pixels", "no colour: grey", "flat: 92%", "not stable: real as it is"]
+)
+def test_a_probability_that_does_not_stand_is_said_not_to(warning: str) -> None:
+    row = Detection("a", verdict="unsure", probability=0.919, warnings=("strongly compressed: 15", warning))
+    assert verdict_line(row) == "unsure, the probability 0.919 of being AI-generated does not stand"
+
+
+def test_a_probability_that_stands_is_told_as_such() -> None:
+    compressed = Detection("a", verdict="unsure", probability=0.45, warnings=("strongly compressed: 15",))
+    assert verdict_line(compressed) == "unsure, probability 0.450 of being AI-generated"
+    found = Detection("a", verdict="generated", probability=0.97, warnings=("strongly compressed: 15",))
+    assert verdict_line(found) == "looks AI-generated, probability 0.970 of being AI-generated"
+
+
+@pytest.mark.parametrize(
+    ("format", "which"), [("GIF", "first"), ("TIFF", "first"), ("ICO", "largest"), ("HEIF", "main one")]
+)
+def test_which_of_several_pictures_was_scored_is_told(format: str, which: str) -> None:
+    assert (
+        frames_words(Detection("a", format=format, frames=3)) == f"3 pictures in the file, only the {which} is scored"
+    )
+    assert frames_words(Detection("a", format=format, frames=1)) is None
+    assert frames_words(Detection("a", error="the file is empty")) is None

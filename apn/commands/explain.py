@@ -34,11 +34,10 @@ def explain(
     from apn.backends import find_weights
     from apn.checkpoint import load_model
     from apn.detector import load
-    from apn.explain_figures import verdict_line
     from apn.explain_files import FileNames, Format, write_explanation
     from apn.explanations import explain as run
     from apn.image import ImageError, find_images
-    from apn.words import printable
+    from apn.words import frames_words, printable, verdict_line
 
     wanted, known = {part.strip() for part in formats.split(",")}, {kind.value for kind in Format}
     if not wanted <= known:
@@ -55,6 +54,6 @@ def explain(
             continue
         files = write_explanation(explanation, out, names.name(str(image)), {Format(kind) for kind in wanted}, detector)
         typer.echo(f"{printable(str(image))}: {verdict_line(explanation.detection)} -> {files[0]}")
-        for warning in explanation.detection.warnings:
-            typer.echo(f"    {warning}")
+        for note in filter(None, (frames_words(explanation.detection), *explanation.detection.warnings)):
+            typer.echo(f"    {note}")
     sys.exit(failed > 0)

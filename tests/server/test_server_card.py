@@ -96,6 +96,58 @@ def test_a_picture_that_the_browser_does_not_turn_upright_has_no_map_beside_its_
     expect(cards.nth(1).locator(".frame img")).to_be_visible()
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_an_animation_stands_still_at_the_frame_that_was_judged(page: Page, kind: str) -> None:
+    buffer = io.BytesIO()
+    colours = [(255, 0, 0), (0, 0, 255), (0, 0, 255)]
+    first, *others = (Image.new("RGB", (96, 64), colour) for colour in colours)
+    first.save(buffer, kind, save_all=True, append_images=others, duration=20, lossless=True)
+    choose(page, file("moves", buffer.getvalue()))
+    done(page, 1)
+    canvas = page.locator(".frame canvas")
+    expect(canvas).to_have_count(1)
+    expect(page.locator(".frame img")).to_have_count(0)
+    assert canvas.evaluate("element => [...element.getContext('2d').getImageData(48, 32, 1, 1).data]") == [
+        255,
+        0,
+        0,
+        255,
+    ]
+
+
+def test_which_of_several_pictures_in_a_file_was_judged_is_told(page: Page) -> None:
+    show_unsure(page, probability=0.5, warnings=[], stability=[], format="ICO", frames=3)
+    expect(page.locator("#results")).to_contain_text("3 pictures in the file, only the largest is scored")
+
+
+def test_one_part_that_is_the_whole_picture_is_no_map(page: Page) -> None:
+    tiles = [{"left": 0, "top": 0, "size": 160, "probability": 0.5}]
+    facts = {"probability": 0.5, "warnings": [], "stability": [], "tiles": tiles}
+    show_unsure(page, width=60, height=60, **facts)
+    expect(page.get_by_role("button", name="Show the score of each part")).to_have_count(0)
+    page.unroute("**/v1/detect")
+    page.get_by_role("button", name="Clear all").click()
+    show_unsure(page, width=300, height=200, **facts)
+    page.get_by_role("button", name="Show the score of each part").click()
+    page.get_by_text("Scores as a table").click()
+    expect(page.locator("caption", has_text="one part")).to_be_visible()
+
+
+def test_high_contrast_keeps_the_colours_that_mean_something(browser: Browser, client: httpx.Client) -> None:
+    for page in opened(browser, client, forced_colors="active"):
+        choose(page, file("a.png", picture(255)))
+        done(page, 1)
+        toggle = page.get_by_role("button", name="Show the score of each part")
+        colour = "element => getComputedStyle(element).backgroundColor"
+        before = toggle.evaluate(colour)
+        toggle.click()
+        assert toggle.evaluate(colour) != before
+        for place in (".scale", ".legend"):
+            zones = page.locator(f"{place} .zone")
+            assert len({zones.nth(index).evaluate(colour) for index in range(3)}) == 3
+        assert page.locator(".cell").first.evaluate("element => getComputedStyle(element).forcedColorAdjust") == "none"
+
+
 def test_a_picture_that_the_browser_cannot_show_still_has_its_findings(page: Page) -> None:
     choose(page, file("scan.tif", picture(255, kind="TIFF")))
     done(page, 1)
@@ -246,6 +298,8 @@ def test_an_explanation_is_made_on_request_then_shown_and_hidden(browser: Browse
             card.get_by_role("button", name="Explain").click()
             expect(image).to_be_visible()
             assert page.title() == "apn: AI-generated or photograph?"
+            page.emulate_media(media="print")  # no page of paper ends between a picture and its words
+            assert page.locator(".panels figure").evaluate("one => getComputedStyle(one).breakInside") == "avoid"
     assert len(explainer.calls) == 1
 
 

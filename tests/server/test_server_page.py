@@ -262,6 +262,31 @@ def test_a_server_that_comes_back_checks_what_waits(page: Page) -> None:
     done(page, 1)
 
 
+def test_pictures_wait_for_a_server_that_is_gone(page: Page) -> None:
+    page.route("**/v1/*", lambda route: route.abort())
+    choose(page, *(file(f"{index}.png", picture(255)) for index in range(6)))
+    status, again = page.get_by_role("status"), page.get_by_role("button", name="Try again")
+    expect(status).to_contain_text("4 of 6 pictures wait until it can. Trying again")
+    expect(again).to_have_count(2)  # those that were under way
+    page.unroute("**/v1/*")
+    done(page, 6, failed=2)
+    again.first.click()
+    done(page, 6, failed=1)
+
+
+def test_an_answer_that_comes_while_the_token_is_asked_for_is_shown(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/v1/detect", lambda route: held.append(route))
+    choose(page, file("a.png", picture(255)), file("b.png", picture(255)))
+    expect(page.locator("[aria-busy=true]")).to_have_count(2)
+    page.wait_for_timeout(100)
+    held[0].fulfill(status=401, json={})
+    expect(page.get_by_label("Access token")).to_be_focused()
+    held[1].continue_()
+    expect(page.locator("#results > li").nth(1)).to_contain_text("Looks AI-generated")
+    expect(page.get_by_role("status")).to_contain_text("1 of 2 pictures checked.")
+
+
 def test_small_limits_are_no_zeros(browser: Browser) -> None:
     limits = {"max_upload_bytes": 500 * 2**10, "max_pixels": 500_000}
     with running(FakeDetector(), **limits) as client:
