@@ -7,6 +7,7 @@ import hashlib
 import json
 import pickle
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,25 @@ def read_checkpoint_config(folder: Path) -> Config:
     return read_config(folder / CONFIG)
 
 
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors that hold infinities or NaN, as those of a training that diverged do."""
+    return [name for name, value in weights.items() if not value.isfinite().all()]
+
+
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Fills `model` from the folder's safetensors; every missing, unexpected or mis-shaped tensor is named."""
+    """Fills `model` from the folder's safetensors; every missing, unexpected or mis-shaped tensor is named.
+
+    Raises ValueError then, and where a number is not finite: such a network has no verdicts.
+    """
     try:
         weights: dict[str, Tensor] = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot read {folder / WEIGHTS}: {error}") from error
+    if bad := not_finite(weights):
+        raise ValueError(
+            f"{folder / WEIGHTS}: expected finite numbers, found others in {len(bad)} of {len(weights)} tensors, the "
+            f"first {bad[0]}: its training diverged"
+        )
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -186,3 +186,17 @@ def test_a_state_or_facts_cut_off_are_named(size: int, tmp_path: Path) -> None:
     facts.write_text(facts.read_text()[: size // 10])
     with pytest.raises(ValueError, match=r"cannot read .*training.json, the facts of a checkpoint"):
         read_training(tmp_path / "last")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged_are_refused(value: float, tmp_path: Path) -> None:
+    """Every verdict of theirs would be `unsure`, and every score no number."""
+    saved(tmp_path / "last")
+    tensors = load_file(tmp_path / "last/model.safetensors")
+    tensors["classifier.0.bias"][1] = value
+    save_file(tensors, tmp_path / "last/model.safetensors")
+    told = (
+        r"expected finite numbers, found others in 1 of \d+ tensors, the first classifier.0.bias: its training diverged"
+    )
+    with pytest.raises(ValueError, match=told):
+        load_model(tmp_path / "last")
