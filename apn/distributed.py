@@ -33,6 +33,17 @@ def launched_rank() -> int:
     return int(os.environ.get("RANK", 0)) if dist.is_torchelastic_launched() else 0
 
 
+def launched_with() -> list[str]:
+    """The words before those of an `apn` command that start as many processes as there are now, without the addresses
+    that several machines need."""
+    world = int(os.environ.get("WORLD_SIZE", 1)) if dist.is_torchelastic_launched() else 1
+    if world == 1:
+        return ["apn"]
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    machines = ["--nnodes", str(world // local)] if world > local else []
+    return ["torchrun", *machines, "--nproc-per-node", str(local), "-m", "apn"]
+
+
 def launched_processes() -> dict[str, Any]:
     """Fabric's options for the processes that torchrun started; those of a single process without torchrun.
 

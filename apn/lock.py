@@ -56,7 +56,7 @@ def _take(path: Path, writes: object) -> int:
             if not _lock(descriptor):
                 raise ValueError(
                     f"{writes} is being written by {_owner(descriptor)} (its lock is {path}): expected no other run on "
-                    "it; wait for that one, end it, or choose another --out"
+                    f"it; wait for that one, end it, or choose another --out{_of_torchrun()}"
                 )
             if _is_at(descriptor, path):
                 _sign(descriptor)
@@ -66,6 +66,17 @@ def _take(path: Path, writes: object) -> int:
             raise
         os.close(descriptor)
     raise ValueError(f"{path} cannot be locked: it was removed {_TRIES} times at it")
+
+
+def _of_torchrun() -> str:
+    """What is likely to be wrong where torchrun started several of us, all with the same --out."""
+    processes = os.environ.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
+    if processes == "1":
+        return ""
+    return (
+        f". torchrun started {processes} processes: `apn train` alone shares one --out among them, start other "
+        "commands without torchrun"
+    )
 
 
 def _lock(descriptor: int) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from apn.checkpoint import save_checkpoint
+from apn.checkpoint import not_finite, save_checkpoint
 from apn.config import Config
 from apn.model_config import ModelConfig
 from apn.models.apn import APN
@@ -131,7 +131,8 @@ def _resnet_name(names: Mapping[str, Tensor], prefix: str) -> str:
 def import_official(state: Mapping[str, Tensor]) -> APN:
     """Our model, in evaluation mode, with the weights of an official state dict.
 
-    Raises ValueError that lists every missing key (by our name), unexpected and mis-shaped key (by the official one).
+    Raises ValueError that lists every missing key (by our name), unexpected and mis-shaped key (by the official one),
+    and every tensor with a number that is not finite.
     """
     model = APN(official_config(state))
     own = model.state_dict()
@@ -146,6 +147,7 @@ def import_official(state: Mapping[str, Tensor]) -> APN:
         for name, (official, value) in theirs.items()
         if name in own and own[name].shape != value.shape
     ]
+    problems += [f"not finite: {official}, of a training that diverged" for official in not_finite(state)]
     if problems:
         raise ValueError(
             f"{len(problems)} keys do not fit the official model, nothing was written:\n  " + "\n  ".join(problems)
@@ -171,10 +173,12 @@ def read_official(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} holds more than tensors, so it could run code and is not opened. "
             "Where you trust it, save the weights alone: "
-            f'torch.save({{"model": torch.load("{path.name}", weights_only=False)["model"]}}, "weights.pth")'
+            f'torch.save({{"model": torch.load("{path.name}", weights_only=False)["model"]}}, "weights.pth"), '
+            'with .state_dict() after ["model"] where that is a network, or in its place where the file is one'
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a PyTorch checkpoint: {error}") from error
+        reason = "it is empty" if path.is_file() and not path.stat().st_size else error
+        raise ValueError(f"{path} is not a PyTorch checkpoint: {reason}") from error
     state = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         found = f"a {type(state).__name__}"

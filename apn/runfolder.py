@@ -67,11 +67,23 @@ class RunFolder:
         if not self._log.is_file():
             return
         lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        kept = [
+            line
+            for number, line in enumerate(lines, start=1)
+            if line.endswith("\n") and self._step(line, number) <= step
+        ]
         if len(kept) < len(lines):
             unfinished = self._log.with_name(".log.jsonl.unfinished")
             unfinished.write_text("".join(kept), encoding="utf-8")
             unfinished.replace(self._log)
+
+    def _step(self, line: str, number: int) -> int:
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f'{self._log}, line {number}: expected JSON with a "step", found {line[:60]!r}: delete the line'
+            ) from error
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """A line of log.jsonl, and the same values for TensorBoard."""

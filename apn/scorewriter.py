@@ -8,7 +8,7 @@ j // N. One run at a time: its lock is `.<out>.lock`. Dimensions: N samples, J j
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from glob import escape
 from pathlib import Path
@@ -199,6 +199,18 @@ def require_free(out: Path) -> None:
     _require_parquet(out)
     with alone(_lock_of(out), out):
         pass
+
+
+def failures(table: Path) -> Iterator[tuple[str, str]]:
+    """Path and reason of each file without a score, once, however many conditions it failed under; in order."""
+    seen: set[tuple[str, str]] = set()
+    with pq.ParquetFile(table) as file:
+        for rows in file.iter_batches(columns=["path", "error"]):
+            for row in rows.filter(rows["error"].is_valid()).to_pylist():
+                failure = row["path"], row["error"]
+                if failure not in seen:
+                    seen.add(failure)
+                    yield failure
 
 
 def earlier_facts(out: Path) -> TableFacts | None:

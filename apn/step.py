@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from apn.batchnorm import synchronize_batchnorm
+from apn.checkpoint import not_finite
 from apn.config import Config, TrainConfig
 from apn.data.dataset import Batch
 from apn.distributed import average_gradients, mean_over_processes, world_size
@@ -30,10 +31,14 @@ from apn.optim import club_optimizer, model_optimizer
 from apn.recompute import recompute_bands
 
 Terms = dict[str, Tensor]
+WHAT_HELPS = (
+    "lower train.learning_rate, set train.gradient_clip, or use train.precision = '32-true'; a checkpoint, if there is "
+    "one yet, is from before this step"
+)
 
 
 class NonFiniteLossError(ValueError):
-    """A loss term stopped being a number; the message names the term and the step."""
+    """A loss term, or a weight, stopped being a number; the message names it and the step."""
 
 
 class Trainee(NamedTuple):
@@ -206,8 +211,17 @@ def _finite(terms: Terms, step: int) -> dict[str, float]:
     means = mean_over_processes(torch.stack([term.detach().float() for term in terms.values()]))
     values = dict(zip(terms, means.tolist(), strict=True))
     if bad := [name for name, value in values.items() if not math.isfinite(value)]:
-        raise NonFiniteLossError(
-            f"loss term {', '.join(bad)} is not finite at step {step}: lower train.learning_rate, set "
-            "train.gradient_clip, or use train.precision = '32-true'; the last checkpoint is from before this step"
-        )
+        raise NonFiniteLossError(f"loss term {', '.join(bad)} is not finite at step {step}: {WHAT_HELPS}")
     return values
+
+
+def require_finite_weights(trainee: Trainee, step: int) -> None:
+    """NonFiniteLossError where `step` has spoilt the network or CLUB: its loss was finite, a gradient was not.
+
+    For before they are saved, over a checkpoint that was good.
+    """
+    for learner in (trainee.model, trainee.clubs):
+        if bad := not_finite(learner.state_dict()):
+            raise NonFiniteLossError(
+                f"{len(bad)} tensors of weights, the first {bad[0]}, are not finite after step {step}: {WHAT_HELPS}"
+            )

@@ -61,15 +61,12 @@ def synthesize(
 
     A fake that is there already is kept, so an interrupted run goes on. The manifest comes last, see `write_fakes`.
     made_by: JSON values that tell this autoencoder from another of its name; they stay beside the fakes.
-    Raises ValueError where the fakes that are there are another autoencoder's, or those of other photographs are
-    listed, which the new manifest would lose.
+    Raises ValueError as `require_fitting` does.
     """
-    kind, _, which = name.partition(":")
-    generator = kind if Path(which).is_dir() else f"{kind}-{Path(which).name.lower().replace('_', '-')}"
-    _require_same(out, generator, photos)
-    folder = out / generator
+    folder = require_fitting(name, photos, out, made_by)
     folder.mkdir(parents=True, exist_ok=True)
-    _sign(folder, {"autoencoder": name, **(made_by or {})})
+    write_whole(folder / SIGNATURE, f"{json.dumps(_signature(name, made_by))}\n".encode())
+    generator = folder.name
     stems = [folder / _name(photo.path, out) for photo in photos]
     pictures = map_ahead(lambda pair: _made(pair[1]) or _read(pair[0]), zip(photos, stems, strict=True), workers=1)
     for photo, stem, picture in zip(photos, stems, pictures, strict=True):
@@ -80,7 +77,24 @@ def synthesize(
         yield photo._replace(path=path, label=GENERATED, generator=generator, subset="", original=str(photo.path))
 
 
-def _require_same(out: Path, generator: str, photos: Sequence[Sample]) -> None:
+def require_fitting(name: str, photos: Sequence[Sample], out: Path, made_by: Mapping[str, Any] | None = None) -> Path:
+    """The folder in `out` of this autoencoder's fakes, which need not be there; for the start of long work.
+
+    Raises ValueError where the fakes that are there are another autoencoder's, or those of other photographs are
+    listed, which the new manifest would lose.
+    """
+    kind, _, which = name.partition(":")
+    generator = kind if Path(which).is_dir() else f"{kind}-{Path(which).name.lower().replace('_', '-')}"
+    _require_same_photographs(out, generator, photos)
+    signature, ours = out / generator / SIGNATURE, _signature(name, made_by)
+    if signature.is_file() and (before := json.loads(signature.read_text(encoding="utf-8"))) != ours:
+        raise ValueError(
+            f"expected fakes by {ours} in {signature.parent}, found those by {before}: choose another --out"
+        )
+    return signature.parent
+
+
+def _require_same_photographs(out: Path, generator: str, photos: Sequence[Sample]) -> None:
     """ValueError where the manifest in `out` lists fakes of others than these photographs and this generator."""
     manifest = out / MANIFEST
     if not (manifest.is_file() and manifest.stat().st_size):
@@ -94,13 +108,8 @@ def _require_same(out: Path, generator: str, photos: Sequence[Sample]) -> None:
         )
 
 
-def _sign(folder: Path, made_by: Mapping[str, Any]) -> None:
-    signature = folder / SIGNATURE
-    if signature.is_file() and (before := json.loads(signature.read_text(encoding="utf-8"))) != made_by:
-        raise ValueError(
-            f"expected fakes by {dict(made_by)} in {folder}, found those by {before}: choose another --out"
-        )
-    signature.write_text(json.dumps(made_by) + "\n", encoding="utf-8")
+def _signature(name: str, made_by: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"autoencoder": name, **(made_by or {})}
 
 
 def write_fakes(fakes: Sequence[Sample], out: Path) -> Path:

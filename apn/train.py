@@ -39,7 +39,7 @@ from apn.resume import (
     training_data_sha256,
 )
 from apn.runfolder import RunFolder
-from apn.step import Trainee, build_trainee, club_steps, prepare, training_step
+from apn.step import Trainee, build_trainee, club_steps, prepare, require_finite_weights, training_step
 from apn.trainingdata import (
     Splits,
     label_loader,
@@ -243,6 +243,8 @@ class _Run:
     def _after(self, step: int, values: dict[str, float], over: bool, stop: bool, console: Console) -> None:
         """What a step may be followed by: a line of the log, validation, checkpoints."""
         config = self.config.train
+        if over or stop or step % config.validate_every == 0 or step % config.save_every == 0:
+            require_finite_weights(self.trainee, step)
         if step % config.log_every == 0 or over:
             self.folder.log(step, values)
         if over and config.unit_spread:

@@ -1,11 +1,11 @@
-"""Graphs for bench/inference.py: python bench/graphs.py CHECKPOINT OUT GRAPH RANGE_IMAGES [DATA], where GRAPH is one of
+"""Graphs for bench/inference.py, which starts this file for each of them.
 
 model.onnx, int8.onnx, openvino (four parts in a folder), openvino-int8 (the two trunks in int8, after `openvino`).
 In parts the trunks may be rounded while spectrum, bands and heads stay float32. A part takes one image.
 Dimensions: N images, K bands, C = 3 colours, S side, F and E features of the trunks.
 """
 
-import sys
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from apn.checkpoint import load_model, read_checkpoint_config
 from apn.export import InferenceGraph, write_module, write_onnx
 from apn.models.detect import DetectOnly
 from apn.quantize import write_int8
+
+GRAPHS = ("model.onnx", "int8.onnx", "openvino", "openvino-int8")
 
 
 class Bands(nn.Module):
@@ -127,5 +129,15 @@ def write(checkpoint: Path, out: Path, graph: str, range_images: int, images: st
         write_int8_trunks(out / "openvino", to_input(crops_for(RANGES, range_images, size, images)))
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument("graph", choices=GRAPHS)
+    parser.add_argument("range_images", type=int, help="images that set the ranges of int8")
+    parser.add_argument("images", nargs="?", help="data set that they are of; default: made ones")
+    write(**vars(parser.parse_args()))
+
+
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), *sys.argv[5:])
+    main()

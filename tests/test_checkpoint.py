@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny import noise, tiny_config, tiny_model
 
@@ -143,3 +144,59 @@ def test_resuming_needs_a_state_and_runs_no_code(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "best", tiny_model(bands="soft"), CONFIG, {})
     with pytest.raises(ValueError, match=r"cannot resume from .*best: expected state.pt"):
         load_state(tmp_path / "best")
+
+
+@pytest.mark.parametrize(
+    ("moment", "error"),
+    [
+        ("save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
+        ("torch.save", RuntimeError("unexpected pos 5796160 vs 5796112")),  # what torch says of a full disk
+        ("sha256", OSError(28, "No space left on device")),
+    ],
+)
+def test_a_save_without_space_says_where_and_leaves_nothing_half_written(
+    moment: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = saved(tmp_path / "last", seed=1)
+
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((torch, "save") if moment == "torch.save" else (apn.checkpoint, moment)), full)
+        with pytest.raises(ValueError, match=r"cannot save .*last, where .* MB are free: .*; what .* is still there"):
+            saved(tmp_path / "last", seed=2)
+    assert_holds(tmp_path / "last", first)
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_weights_may_be_read_by_whoever_may_read_the_settings(tmp_path: Path) -> None:
+    saved(tmp_path / "last")
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "last").iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"] == modes["state.pt"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 600])
+def test_a_state_or_facts_cut_off_are_named(size: int, tmp_path: Path) -> None:
+    saved(tmp_path / "last")
+    state, facts = tmp_path / "last/state.pt", tmp_path / "last/training.json"
+    state.write_bytes(state.read_bytes()[:size])
+    with pytest.raises(ValueError, match=rf"cannot resume from .*last: expected state.pt .* found {size} bytes"):
+        load_state(tmp_path / "last")
+    facts.write_text(facts.read_text()[: size // 10])
+    with pytest.raises(ValueError, match=r"cannot read .*training.json, the facts of a checkpoint"):
+        read_training(tmp_path / "last")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_training_that_diverged_are_refused(value: float, tmp_path: Path) -> None:
+    """Every verdict of theirs would be `unsure`, and every score no number."""
+    saved(tmp_path / "last")
+    tensors = load_file(tmp_path / "last/model.safetensors")
+    tensors["classifier.0.bias"][1] = value
+    save_file(tensors, tmp_path / "last/model.safetensors")
+    told = (
+        r"expected finite numbers, found others in 1 of \d+ tensors, the first classifier.0.bias: its training diverged"
+    )
+    with pytest.raises(ValueError, match=told):
+        load_model(tmp_path / "last")

@@ -241,8 +241,9 @@ def test_a_number_that_is_none_is_told_in_plain_words(apn):
 def test_score_report_and_failed_rows(apn, tmp_path):
     data, table = labelled_folder(tmp_path / "data", 3), tmp_path / "scores.parquet"
     (data / "real" / "broken.png").write_text("no")
-    code, out, _ = apn("score", "--data", data, "--protocol", "both", "--out", table)
+    code, out, err = apn("score", "--data", data, "--protocol", "both", "--out", table)
     assert (code, "12 images scored, 2 failed" in out) == (1, True)
+    assert err.count(f"apn: {data / 'real' / 'broken.png'}: not an image") == 1  # though it failed under two protocols
     code, out, _ = apn("score", data, "--protocol", "both", "--out", table)  # the same data, the older way to name it
     assert (code, "14 of 14 rows were there from an earlier run" in out) == (1, True)
     (data / "real" / "broken.png").write_bytes((data / "real" / "0.png").read_bytes())
@@ -318,11 +319,15 @@ def test_train_that_was_stopped_says_with_which_settings_to_go_on(apn, tmp_path,
 
     monkeypatch.setattr("apn.train.train", lambda *_, **__: TrainResult(3, True, {}))
     (tmp_path / "a.toml").write_text("")
-    options = ["--set", "data.train=genimage:my data", "--out", tmp_path / "run"]
+    options = ["--set", "data.train=genimage:my data", "--out", tmp_path / "run", "--device", "cpu"]
     code, _, err = apn("train", tmp_path / "a.toml", *options)
     assert code == 130
-    again = f"apn train {tmp_path}/a.toml --set 'data.train=genimage:my data' --resume {tmp_path}/run"
-    assert f"stopped after step 3; go on with: {again}\n" in err
+    again = f"train {tmp_path}/a.toml --set 'data.train=genimage:my data' --device cpu --resume {tmp_path}/run"
+    assert f"stopped after step 3; go on with: apn {again}\n" in err
+    for name, value in {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    _, _, err = apn("train", tmp_path / "a.toml", *options)
+    assert f"go on with: torchrun --nnodes 2 --nproc-per-node 2 -m apn {again}\n" in err
 
 
 def test_train_names_the_setting_that_is_wrong(apn, tmp_path):

@@ -225,7 +225,7 @@ def test_a_run_of_one_process_goes_on_in_two_and_stops_with_one_signal(toy: Path
     assert steps == list(range(3, steps[-1] + 1))  # each written once
     assert read_training(out / "last")["step"] == steps[-1]
     texts = [Path(f"{tmp_path / 'log'}.{rank}").read_text() for rank in (0, 1)]
-    assert f"stopped after step {steps[-1]}; go on with" in texts[0]
+    assert f"stopped after step {steps[-1]}; go on with: torchrun --nproc-per-node 2 -m apn train" in texts[0]
     for said in ("train: ", "validation", "stopped after"):  # one writer
         assert (said in texts[0], said in texts[1]) == (True, False)
     for name in ("total", "classification", "information", "club_learning"):

@@ -14,6 +14,7 @@ from apn import scorewriter
 from apn.backends import to_input
 from apn.checkpoint import save_checkpoint
 from apn.commands.embed import embed as command
+from apn.commands.options import FAILURES_SHOWN
 from apn.config import Config
 from apn.crops import crop, tile_corners
 from apn.data.samples import Sample
@@ -185,12 +186,29 @@ def test_the_command_embeds_a_folder_under_the_aligned_protocol(
             tmp_path / "data" / ("real/camera", "generated/adm")[number % 2] / f"{number}.png", number, bool(number % 2)
         )
     command([str(tmp_path / "data")], out=tmp_path / "e.parquet", weights=str(weights))
-    assert "4 images embedded, 0 failed" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert ("4 images embedded, 0 failed" in said.out, "apn:" in said.err) == (True, False)
     found = read_embeddings(tmp_path / "e.parquet")
     assert found.scores.facts.protocols == ("aligned (64 px centre, JPEG q96)",)
     assert sorted(found.scores.labels.tolist()) == [0, 0, 1, 1]
     taken = found.take(found.scores.labels == 1)
     assert len(taken.scores.paths) == len(taken.artifact_spatial) == len(taken.coverage) == 2
+
+
+def test_the_command_names_what_could_not_be_read(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data" / "real"
+    save(folder / "good.png", 0, False)
+    (tmp_path / "data" / "generated").mkdir()
+    for number in range(FAILURES_SHOWN + 1):
+        (folder / f"{number:02}.png").write_bytes(b"")
+    with pytest.raises(SystemExit) as ended:
+        command([str(tmp_path / "data")], out=tmp_path / "e.parquet", weights=str(weights))
+    assert ended.value.code == 1
+    *named, last = capsys.readouterr().err.splitlines()
+    assert named == [f"apn: {folder / f'{number:02}.png'}: the file is empty" for number in range(FAILURES_SHOWN)]
+    assert last == f"apn: further ones have an `error` in {tmp_path / 'e.parquet'}"
 
 
 def test_the_embedder_is_the_network_of_the_weights(weights: Path) -> None:

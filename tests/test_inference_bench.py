@@ -18,6 +18,7 @@ from apn.data.transforms import align
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
+import graphs
 import inference
 import memory
 from graphs import PARTS, write
@@ -181,3 +182,14 @@ def test_a_peak_is_seen_and_forgotten() -> None:
     assert memory.peak() > before + 60
     memory.forget_peak()
     assert memory.peak() < before + 60
+
+
+@pytest.mark.parametrize("words", [[], ["run", "out", "int9.onnx", "4"]])
+def test_graphs_says_what_it_takes(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["graphs.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        graphs.main()
+    assert ended.value.code == 2
+    assert "checkpoint out {model.onnx,int8.onnx,openvino,openvino-int8}" in " ".join(capsys.readouterr().err.split())

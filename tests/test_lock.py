@@ -38,6 +38,18 @@ def test_another_process_holds_it_until_it_is_killed(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_several_processes_of_torchrun_are_told_what_they_cannot_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # alone it is of another launcher, whose processes may have an --out each
+    with alone(tmp_path / ".lock", "it"), pytest.raises(ValueError, match=r"choose another --out$"):
+        alone(tmp_path / ".lock", "it").__enter__()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    told = r"torchrun started 2 processes: `apn train` alone shares one --out among them, start other commands without"
+    with alone(tmp_path / ".lock", "it"), pytest.raises(ValueError, match=told):
+        alone(tmp_path / ".lock", "it").__enter__()
+
+
 def test_what_fails_inside_gives_it_back(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     with pytest.raises(KeyboardInterrupt), alone(path, "it"):

@@ -137,6 +137,8 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name} is not a PyTorch checkpoint"):
             read_official(tmp_path / name)
+    with pytest.raises(ValueError, match=r"empty.pth is not a PyTorch checkpoint: it is empty"):
+        read_official(tmp_path / "empty.pth")
     for content in ({"model": {"a": 1}}, {"model": {}}, torch.zeros(1)):
         torch.save(content, tmp_path / "odd.pth")
         with pytest.raises(ValueError, match=r"odd.pth: expected .* a state dict of tensors, found"):
@@ -144,3 +146,9 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": torch.zeros(1)}, "epoch": 3}, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match="found a dict of 2 keys, state_dict, epoch"):
         read_official(tmp_path / "odd.pth")
+
+
+def test_weights_of_a_training_that_diverged_are_named(state: dict[str, Tensor]) -> None:
+    name = "classificator_generative.0.bias"
+    with pytest.raises(ValueError, match=rf"1 keys do not fit .*\n  not finite: {name}, of a training that diverged"):
+        import_official({**state, name: state[name] / 0})

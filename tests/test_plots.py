@@ -21,6 +21,7 @@ from apn.plots.projections import METHODS, project
 from apn.plots.scatter import apart_figure, sides_figure
 from apn.plots.spectra import average_spectrum, log_spectrum, spectra_figure
 from apn.plots.write import Format, write_plots
+from apn.report.folder import LIST, PLOTS
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -204,7 +205,7 @@ def test_the_command_writes_what_is_asked_for(
     embeddings = made_embeddings(40, folder=tmp_path / "images")
     monkeypatch.setattr("apn.embeddings.read_embeddings", lambda path: embeddings)
     command(tmp_path / "e.parquet", out=tmp_path / "out", method="pca", formats="png, svg,html", limit=38)
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = {path.name for path in (tmp_path / "out").iterdir()} - {PLOTS}
     kinds = ("embeddings", "generators-apart", "bands-by-generator", "bands-real-generated", "heat-maps", "spectra")
     assert names == {f"{kind}.{end}" for kind in kinds for end in ("png", "svg")} | {"embeddings.html"}
     assert "38 of 40 images" in capsys.readouterr().out
@@ -212,6 +213,21 @@ def test_the_command_writes_what_is_asked_for(
     assert "<img" not in svg
     with pytest.raises(UsageError, match="html, png, svg, found 'gif'"):
         command(tmp_path / "e.parquet", out=tmp_path, formats="gif")
+
+
+def test_the_figures_of_another_table_do_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, embeddings = tmp_path / "out", made_embeddings(20, folder=tmp_path / "images")
+    out.mkdir()
+    others = [out / name for name in ("mine.png", "index.html", LIST)]  # of mine, and of a report in the same folder
+    for path in others:
+        path.write_text('["index.html"]')
+    drawn = {True: embeddings, False: embeddings._replace(heat_spatial=None)}
+    for maps, found in drawn.items():
+        monkeypatch.setattr("apn.embeddings.read_embeddings", lambda path, found=found: found)
+        command(tmp_path / "e.parquet", out=out, method="pca", formats="png,svg")
+        assert [(out / f"heat-maps.{end}").exists() for end in ("png", "svg")] == [maps, maps]
+    assert (out / "spectra.png").exists()
+    assert all(path.exists() for path in others)
 
 
 def test_labels_alone_are_enough_for_figures(tmp_path: Path) -> None:

@@ -175,3 +175,9 @@ def test_what_a_killed_run_had_logged_after_its_checkpoint_is_dropped(toy: Path,
     lines = (out / "log.jsonl").read_text().splitlines()
     assert lines[: len(whole.splitlines())] == whole.splitlines()
     assert [json.loads(line)["step"] for line in lines if "total" in line] == [1, 2, 3]
+
+
+def test_a_log_that_cannot_be_read_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "total": 2.0}\n{"step": 2, "to\n')
+    with pytest.raises(ValueError, match=r"log.jsonl, line 2: expected JSON"), RunFolder(tmp_path).open(1):
+        pass

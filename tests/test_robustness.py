@@ -98,10 +98,9 @@ def test_the_command_scores_the_grid_and_goes_on_where_it_was(
     arguments = "robustness", "--data", data, "--only", "jpeg, grey", "--out", out
     assert run(monkeypatch, *arguments) == 1  # one file cannot be read
     conditions = 1 + len(GRID["jpeg"].levels) + len(GRID["grey"].levels)
-    assert (
-        f"5 images under {conditions} conditions, {4 * conditions} scored, {conditions} failed"
-        in capsys.readouterr().out
-    )
+    said = capsys.readouterr()
+    assert f"5 images under {conditions} conditions, {4 * conditions} scored, {conditions} failed" in said.out
+    assert said.err.count(f"apn: {data / 'real' / 'camera' / '9.jpg'}: not an image") == 1
     (scores,) = read_scores([out])
     assert len(scores.labels) == 5 * conditions
     assert set(scores.degradation.names) == {"", "jpeg", "grey"}

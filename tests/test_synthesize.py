@@ -12,6 +12,7 @@ from apn.commands.synthesize import synthesize as command
 from apn.data.layouts import read_data
 from apn.data.samples import Sample
 from apn.image import load_image
+from apn.lock import alone
 from apn.models.autoencoders import SmallAutoencoder
 from apn.synthesize import photographs, prepare, save_like, synthesize, write_fakes
 
@@ -177,3 +178,23 @@ def test_data_without_photographs_and_the_command(
         command(str(data), autoencoder="own:nearest", out=tmp_path / "out", fit_steps=1)
     assert ended.value.code == 0
     assert "3 fakes, 0 photographs could not be read" in capsys.readouterr().out
+
+
+def test_a_folder_that_does_not_fit_is_refused_before_anything_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        command(str(data), autoencoder="own:nearest", out=out, fit_steps=1)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr("apn.synthesize.fit", lambda *_: pytest.fail("trained first"))
+    with pytest.raises(ValueError, match="others, the first by own-nearest of"):
+        command(str(data), autoencoder="own:bilinear", out=out, fit_steps=1)
+    with pytest.raises(ValueError, match=r"'seed': 1.* found those by .*'seed': 0.*: choose another --out"):
+        command(str(data), autoencoder="own:nearest", out=out, fit_steps=1, seed=1)
+    with alone(out / ".lock", out), pytest.raises(ValueError, match="out is being written by process"):
+        command(str(data), autoencoder="own:nearest", out=out, fit_steps=1)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="expected a folder to write to, found a file"):
+        command(str(data), autoencoder="own:nearest", out=tmp_path / "file", fit_steps=1)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

@@ -182,6 +182,30 @@ def test_a_term_that_diverges_stops_the_run_by_name_and_step(
     assert all(value.isfinite().all() for value in weights.values())
 
 
+@pytest.mark.parametrize("whose", ["model", "clubs"])
+def test_weights_that_diverge_do_not_replace_a_good_checkpoint(
+    whose: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a gradient that is not finite leaves them, while the loss of their step still was."""
+    half = apn.step.apn_half
+
+    def spoiling(fabric: Any, trainee: Any, batch: Any, config: Any, step: int) -> Any:
+        found = half(fabric, trainee, batch, config, step)
+        if step == 3:  # the fourth, after which a checkpoint is due
+            next(getattr(trainee, whose).parameters()).data[..., 0] = float("nan")
+        return found
+
+    monkeypatch.setattr(apn.step, "apn_half", spoiling)
+    config = toy_config(toy, save_every=2, club_steps=0)
+    with pytest.raises(
+        NonFiniteLossError, match=r"1 tensors of weights, the first .*, are not finite after step 4: lower"
+    ):
+        run(config, tmp_path / "run")
+    assert read_training(tmp_path / "run/last")["step"] == 2
+    monkeypatch.setattr(apn.step, "apn_half", half)
+    assert run(config, tmp_path / "run", resume=tmp_path / "run").step == 6
+
+
 def test_club_that_diverges_is_named(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apn.step, "club_learning_loss", lambda *_: torch.tensor(float("nan")))
     with pytest.raises(NonFiniteLossError, match="loss term club_learning is not finite at step 0"):

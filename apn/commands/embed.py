@@ -73,4 +73,4 @@ def embed(
             advance=advance,
         )
     typer.echo(f"{out}: {counts.rows - counts.failed} images embedded, {counts.failed} failed")
-    end_of_table(counts)
+    end_of_table(out, counts)

@@ -110,7 +110,7 @@ def score(
             detector, samples, shown, out, facts, batch_size=batch_size, retry_errors=retry_errors, advance=advance
         )
     typer.echo(f"{out}: {counts.rows - counts.failed} images scored, {counts.failed} failed")
-    end_of_table(counts)
+    end_of_table(out, counts)
 
 
 def report(

@@ -1,12 +1,14 @@
 """What several commands share: options, as typer annotations, and their last words."""
 
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from apn.commands import HELP
+from apn.words import printable
 
 if TYPE_CHECKING:
     from apn.evaluate import Counts
@@ -27,10 +29,19 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Of the draw, and of the
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Score again what failed in an earlier run.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Crops the network sees at once.")]
 
+FAILURES_SHOWN = 10  # files at the end of a command; the table has all
 
-def end_of_table(counts: "Counts") -> None:
-    """Says what of a table an earlier run had left; exit code 1 where a file failed."""
+
+def end_of_table(out: Path, counts: "Counts") -> None:
+    """Says what of a table an earlier run had left and which files failed; exit code 1 where one did."""
     if counts.resumed:
         typer.echo(f"{counts.resumed} of {counts.rows} rows were there from an earlier run")
     if counts.failed:
+        from apn.scorewriter import failures
+
+        found = list(islice(failures(out), FAILURES_SHOWN + 1))
+        for path, reason in found[:FAILURES_SHOWN]:
+            typer.secho(f"apn: {printable(f'{path}: {reason}')}", fg="red", err=True)
+        if len(found) > FAILURES_SHOWN:
+            typer.secho(f"apn: further ones have an `error` in {out}", fg="red", err=True)
         sys.exit(1)

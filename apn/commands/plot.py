@@ -27,11 +27,15 @@ def plot(
     limit: Annotated[int, typer.Option(min=5, help="Images at most, drawn at random.")] = 5000,
     seed: SeedOption = 0,
 ) -> None:
-    """Draw embeddings: both parts, generators, bands, heat maps, spectra."""
+    """Draw embeddings: both parts, generators, bands, heat maps, spectra.
+
+    Figures that an earlier `apn plot` left in the folder, and this one does not draw, are removed.
+    """
     import numpy as np
 
     from apn.embeddings import read_embeddings
     from apn.plots.write import Format, write_plots
+    from apn.report.folder import PLOTS, leave_only
 
     wanted, known = {part.strip() for part in formats.split(",")}, {kind.value for kind in Format}
     if not wanted <= known:
@@ -54,4 +58,5 @@ def plot(
         seed=seed,
         warn=warn,
     )
+    leave_only(written, out, PLOTS)
     typer.echo(f"{min(count, limit)} of {count} images: {', '.join(map(str, written))}")

@@ -85,4 +85,4 @@ def robustness(
         f"{out}: {len(samples)} images under {len(shown)} conditions, {counts.rows - counts.failed} scored, "
         f"{counts.failed} failed; curves: apn report {out} --out DIR"
     )
-    end_of_table(counts)
+    end_of_table(out, counts)

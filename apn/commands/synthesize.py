@@ -30,23 +30,21 @@ def synthesize(
     from rich.progress import track
 
     from apn.data.layouts import read_data
-    from apn.models.autoencoders import SmallAutoencoder
-    from apn.synthesize import photographs, prepare, write_fakes
+    from apn.lock import alone
+    from apn.synthesize import photographs, prepare, require_fitting, write_fakes
     from apn.synthesize import synthesize as run
 
+    own = autoencoder.startswith("own:")
+    made_by = {"fit_data": fit_data or data, "fit_steps": fit_steps, "seed": seed} if own else {}
     photos = photographs(read_data(data))
-    network, description = prepare(
-        autoencoder, photographs(read_data(fit_data)) if fit_data else photos, steps=fit_steps, seed=seed
-    )
-    typer.echo(description, err=True)
-    made_by = (
-        {"fit_data": fit_data or data, "fit_steps": fit_steps, "seed": seed}
-        if isinstance(network, SmallAutoencoder)
-        else {}
-    )
-    results = list(track(run(autoencoder, network, photos, out, made_by), "reconstructing", total=len(photos)))
+    with alone(out / ".lock", out):
+        require_fitting(autoencoder, photos, out, made_by)  # before an autoencoder is trained, which takes minutes
+        fit_photos = photographs(read_data(fit_data)) if fit_data else photos
+        network, description = prepare(autoencoder, fit_photos, steps=fit_steps, seed=seed)
+        typer.echo(description, err=True)
+        results = list(track(run(autoencoder, network, photos, out, made_by), "reconstructing", total=len(photos)))
+        manifest = write_fakes([result for result in results if not isinstance(result, str)], out)
     failed = [result for result in results if isinstance(result, str)]
-    manifest = write_fakes([result for result in results if not isinstance(result, str)], out)
     for reason in failed:
         typer.secho(f"apn: {reason}", fg="red", err=True)
     typer.echo(f"{manifest}: {len(photos) - len(failed)} fakes, {len(failed)} photographs could not be read")

@@ -26,7 +26,7 @@ def train(
     torchrun --nproc-per-node N -m apn train ...
     """
     from apn.config import read_config
-    from apn.distributed import launched_rank
+    from apn.distributed import launched_rank, launched_with
     from apn.heap import keep_freed_memory
     from apn.resume import run_folder
     from apn.train import train as run
@@ -34,12 +34,13 @@ def train(
     keep_freed_memory()
     settings = read_config(config, tuple(overrides or ()))
     folder = out or run_folder(resume, settings.name)
-    command = "apn " + " ".join(sys.argv[1:])
+    command = "apn " + shlex.join(sys.argv[1:])
     result = run(settings, folder, resume=resume, accelerator=device, command=command)
     first = launched_rank() == 0  # of several processes one speaks
     if result.interrupted:
         if first:
-            again = shlex.join(["apn", "train", str(config), *_set_options(overrides), "--resume", str(folder)])
+            options = [*_set_options(overrides), *(["--device", device] if device != "auto" else [])]
+            again = shlex.join([*launched_with(), "train", str(config), *options, "--resume", str(folder)])
             typer.echo(f"stopped after step {result.step}; go on with: {again}", err=True)
         sys.exit(130)
     if first:
