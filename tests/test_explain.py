@@ -1,5 +1,6 @@
 """Explanations as a whole: shapes and ranges, the weights matter, figures and JSON are written and safe."""
 
+import io
 import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -124,6 +125,20 @@ def test_what_cannot_be_explained_is_refused(tmp_path: Path) -> None:
         explain(tiny_model().eval(), b"no picture")
     with pytest.raises(ImageError, match="expected RGB pixels"):
         explain(tiny_model().eval(), picture()[..., 0])
+
+
+def test_a_file_in_any_form_is_explained_alike(tmp_path: Path, found: Explanation) -> None:
+    Image.fromarray(picture()).save(tmp_path / "one.png")
+    content, model = (tmp_path / "one.png").read_bytes(), tiny_model().eval()
+    for source in (tmp_path / "one.png", bytearray(content), memoryview(content), io.BytesIO(content)):
+        one = explain(model, source, stability=False)
+        assert one.detection.logit == found.detection.logit
+        np.testing.assert_array_equal(one.evidence.values, found.evidence.values)
+
+
+def test_a_target_is_one_of_two() -> None:
+    with pytest.raises(ValueError, match="expected target generated or real, found 'fake'"):
+        explain(tiny_model().eval(), picture(), target="fake")  # type: ignore[arg-type]
 
 
 def test_explain_is_public_and_stays_a_function() -> None:
