@@ -1,9 +1,12 @@
 """Explanations as a whole: shapes and ranges, the weights matter, figures and JSON are written and safe."""
 
+import hashlib
 import io
 import json
+import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from datetime import datetime
 from itertools import combinations
 from pathlib import Path
 
@@ -246,6 +249,14 @@ def test_the_command_writes_figures_parts_and_json(tmp_path: Path, capsys: pytes
         assert figure.width >= 1400
 
     facts = json.loads((out / f"{name}.json").read_text())
+    assert facts["sha256"] == hashlib.sha256((tmp_path / hostile).read_bytes()).hexdigest()
+    assert abs(datetime.fromisoformat(facts["judged"]).timestamp() - time.time()) < 600
+    described = apn.load().describe()
+    assert facts["model"] == {
+        **{key: described[key] for key in ("name", "version", "sha256")},
+        **{key: described["thresholds"][key] for key in ("real_below", "generated_from")},
+        "stability": False,
+    }
     assert facts["unit"] == "cycles per pixel"
     assert set(facts["heat_map_peaks"]) == {"evidence", "spatial", "frequency"}
     assert facts["detection"]["path"].endswith(hostile)
@@ -260,7 +271,7 @@ def test_the_image_itself_is_never_replaced(tmp_path: Path, found: Explanation) 
     image.write_bytes(b"the photograph")
     named = found._replace(detection=replace(found.detection, path=str(image)))
     with pytest.raises(ValueError, match=r"photo.png is the image that is explained: expected another folder"):
-        write_explanation(named, tmp_path, "photo", {Format.PNG}, apn.load("apn-mini"))
+        write_explanation(named, tmp_path, "photo", {Format.PNG}, apn.load("apn-mini"), stability=False)
     assert image.read_bytes() == b"the photograph"
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
