@@ -365,6 +365,27 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(apn, monkeypatch)
         assert apn("export")[::2] == (1, f"apn: this command needs {package}.part: pip install 'apn[{extra}]'\n")
 
 
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("python_multipart", ("serve", "--port", "0"), "server"),
+        ("pyarrow", ("scan", "photos", "--out", "scan"), "scan"),  # also in `evaluate`, which would not be enough
+        ("matplotlib", ("plot", "e.parquet", "--out", "plots"), "plot"),
+        ("timm", ("explain", "photo.jpg", "--out", "figures"), "explain"),
+    ],
+)
+def test_the_extra_that_is_named_is_enough_for_the_command(apn, monkeypatch, package, arguments, extra):
+    def command(arguments: list[str]) -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    name = arguments[0]
+    module = ModuleType("apn.commands.lacking")
+    module.command = command
+    monkeypatch.setitem(sys.modules, "apn.commands.lacking", module)
+    monkeypatch.setitem(COMMANDS, name, Command("apn.commands.lacking", "command", "", plain=True))
+    assert apn(*arguments)[::2] == (1, f"apn: this command needs {package}: pip install 'apn[{extra}]'\n")
+
+
 def test_a_file_that_is_not_there_is_one_line(apn, tmp_path):
     code, _, err = apn("report", tmp_path / "none.csv")
     assert (code, err) == (1, f"apn: {tmp_path / 'none.csv'}: No such file or directory\n")
