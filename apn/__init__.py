@@ -33,13 +33,20 @@ _HOMES = {
     "load_image": "apn.image",
     "load_model": "apn.checkpoint",
 }
+_EXTRAS = {"Explanation": "explain", "explain": "explain", "load_model": "torch"}  # the rest needs none
 __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'apn' has no attribute {name!r}: expected one of {', '.join(__all__)}")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "apn").startswith("apn") or name not in _EXTRAS:
+            raise
+        told = f"apn.{name} needs {error.name}: pip install 'apn[{_EXTRAS[name]}]'"
+        raise ModuleNotFoundError(told, name=error.name) from error
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -47,6 +47,9 @@ def open_backend(
     wait: False returns while ONNX Runtime still opens the graph; an error in the graph then comes with the first call.
     Raises ValueError where the backend or device is not there, with what to install.
     """
+    for word, found, known in (("backend", backend, BackendName), ("device", device, Device)):
+        if found not in get_args(known):
+            raise ValueError(f"expected {word} {', '.join(get_args(known))}, found {found!r}")
     if backend == "auto":
         backend = "onnx" if (folder / ONNX_FILE).is_file() else "torch"
     if backend == "onnx":

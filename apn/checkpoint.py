@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from apn.backends import WEIGHTS_FOLDER
 from apn.config import Config, read_config
 from apn.models.build import Network, build_network
 
@@ -75,13 +76,15 @@ def recover(folder: Path) -> None:
 
 
 def load_model(folder: str | Path, *, device: str | torch.device = "cpu") -> Network:
-    """The network of a checkpoint folder, APN or a baseline, in evaluation mode.
+    """The network of a checkpoint folder or of shipped weights by name, APN or a baseline, in evaluation mode.
 
     Call it on float RGB (B, 3, H, W) in [0, 1].
 
     Raises ValueError that names the file and what is missing or does not fit.
     """
     folder = Path(folder)
+    if not (folder / CONFIG).is_file() and (WEIGHTS_FOLDER / folder / CONFIG).is_file():
+        folder = WEIGHTS_FOLDER / folder
     model = build_network(read_checkpoint_config(folder).model, offline=True)
     load_weights(model, folder)
     return model.to(device).eval()

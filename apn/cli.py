@@ -24,6 +24,8 @@ EXTRAS = {
     **dict.fromkeys(("fastapi", "prometheus_client", "uvicorn"), "server"),
     **dict.fromkeys(("fsspec", "ray"), "scan"),
 }
+# Commands that one extra is made for: it has all that they need, also of what another extra has too.
+COMMAND_EXTRAS = {"explain": "explain", "plot": "plot", "purification": "plot", "scan": "scan", "serve": "server"}
 
 
 class Command(NamedTuple):
@@ -104,7 +106,7 @@ def main() -> None:
         finally:
             _flush()
     except ModuleNotFoundError as error:  # the base install is for detection; the rest comes with extras
-        extra = EXTRAS.get((error.name or "").split(".")[0], "torch")
+        extra = COMMAND_EXTRAS.get("".join(sys.argv[1:2])) or EXTRAS.get((error.name or "").split(".")[0], "torch")
         if (error.name or "apn").startswith("apn"):
             raise
         _fail(f"this command needs {error.name}: pip install 'apn[{extra}]'", code=1)

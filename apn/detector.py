@@ -7,10 +7,10 @@ nothing is random. Dimensions: T tiles, S side of a tile.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from apn.calibration import Calibration, read_calibration
 from apn.crops import crops_at, tile_corners
 from apn.deliveries import DELIVERIES, deliver
 from apn.detection import Delivery, Detection, Tile, Verdict
-from apn.image import ImageError, LoadedImage, load_image
+from apn.image import ImageError, LoadedImage
+from apn.sources import Source, is_one, named, open_source
 from apn.threads import ahead
 from apn.version import __version__
 
@@ -28,9 +29,6 @@ TILES_PER_SIDE = 3
 DELIVERED_TILES = 4  # of an image, at most, are delivered once more; they tell how far a delivery moves the logit
 BATCH_SIZE = 16
 JPEG_QUALITY_WARNING = 50
-
-# A function is called in a thread that decodes ahead, and may raise ImageError.
-Source = str | os.PathLike[str] | bytes | LoadedImage | np.ndarray | Callable[[], LoadedImage]
 
 
 class Prepared(NamedTuple):
@@ -52,7 +50,8 @@ class Prepared(NamedTuple):
 class Detector:
     """Says of images whether they are AI-generated. Made by `apn.load`.
 
-    Safe to share between threads where its backend is (ONNX Runtime and PyTorch inference are).
+    Safe to share between threads where its backend is (ONNX Runtime and PyTorch inference are). A forked process may
+    go on with it, another one calls `apn.load` itself.
     """
 
     def __init__(
@@ -61,6 +60,9 @@ class Detector:
         self.name, self.sha256, self.crop_size, self.calibration = name, sha256, crop_size, calibration
         self.version, self.backend_name = __version__, backend_name
         self._backend = backend
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Detector cannot be pickled: call apn.load in each process, as the initializer of a pool")
 
     def describe(self) -> dict[str, Any]:
         """Name, version, sha256 of the weights, thresholds of one score and of the stability check, and calibration, as
@@ -80,7 +82,7 @@ class Detector:
         }
 
     def detect(self, image: Source, *, stability: bool = True, allow_truncated: bool = False) -> Detection:
-        """One image: a path, the bytes of a file, or RGB pixels (H, W, 3) uint8.
+        """One image: a path, the bytes of a file, a binary file, or RGB pixels (H, W, 3) uint8.
 
         Raises ImageError where it cannot be read.
         """
@@ -93,7 +95,7 @@ class Detector:
         self,
         images: Iterable[Source],
         *,
-        names: Iterable[str] | None = None,
+        names: Iterable[str | os.PathLike[str]] | None = None,
         stability: bool = True,
         brief: bool = False,
         allow_truncated: bool = False,
@@ -106,10 +108,15 @@ class Detector:
         names: what each row's `path` says (default: the path, or the image's number). brief: no more of an image's
         re-deliveries are scored once one has overturned its verdict; verdicts are the same, in less time. batch_size:
         tiles that the network sees at once; it does not change a score. workers: threads that decode ahead of the
-        network. Raises TypeError for what is no source.
+        network. Raises TypeError for what is no source, ValueError for more or fewer names than images.
         """
-        if isinstance(images, str | bytes | os.PathLike):  # which would be taken letter by letter
+        if is_one(images):
             raise TypeError(f"expected several images, found one ({type(images).__name__}): detect() takes it")
+        if isinstance(names, str):
+            raise TypeError(f"expected a name for each image, found one text: {names!r}")
+        workers = usable_cores() if workers is None else workers
+        if batch_size < 1 or workers < 1:
+            raise ValueError(f"expected batch_size and workers of at least 1, found {batch_size} and {workers}")
         options: dict[str, Any] = {"allow_truncated": allow_truncated}
         if max_pixels is not None:
             options["max_pixels"] = max_pixels
@@ -118,9 +125,8 @@ class Detector:
             return self._prepare(*pair, stability=stability, options=options)
 
         pending: list[Prepared] = []
-        workers = workers or usable_cores()
         # A whole batch ahead: decoding goes on while the network is busy with the last one.
-        for prepared in ahead(prepare, _named(images, names), workers, max(2 * workers, batch_size)):
+        for prepared in ahead(prepare, named(images, names), workers, max(2 * workers, batch_size)):
             pending.append(prepared)
             if sum(max(len(p.corners), 1) for p in pending) >= batch_size:  # a broken file has no tile, but is a row
                 yield from self._judge(pending, batch_size, brief)
@@ -135,7 +141,7 @@ class Detector:
 
     def _prepare(self, source: Source, path: str, *, stability: bool, options: dict[str, Any]) -> Prepared:
         try:
-            image = _open(source, options)
+            image = open_source(source, **options)
         except ImageError as error:
             return Prepared(path, 0, 0, None, [], None, 0.0, 0.0, [], (), str(error))
         size, pixels = self.crop_size, image.pixels
@@ -300,26 +306,6 @@ def _settle(row: Detection, deliveries: tuple[Delivery, ...]) -> Detection:
     return replace(row, verdict=unsure, stability=deliveries, warnings=(*row.warnings, warning))
 
 
-# Reading --------------------------------------------------------------------------------------------------------------
-
-
-def _open(source: Source, options: dict[str, Any]) -> LoadedImage:
-    if callable(source):
-        source = source()
-    if isinstance(source, LoadedImage):
-        return source
-    if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or 0 in source.shape:
-            raise ImageError(f"expected RGB pixels (H, W, 3) uint8, found {source.shape} {source.dtype}")
-        return LoadedImage(source, "pixels", 1, False, None, {})
-    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and not hasattr(source, "read"):
-        raise TypeError(
-            "expected a path, the bytes of a file, or RGB pixels (H, W, 3) uint8 (of a Pillow image "
-            f"numpy.asarray(image.convert('RGB'))), found {type(source).__name__}"
-        )
-    return load_image(source, **options)
-
-
 def _warnings(image: LoadedImage, size: int) -> tuple[str, ...]:
     found = []
     if min(image.width, image.height) < size:
@@ -333,11 +319,3 @@ def _warnings(image: LoadedImage, size: int) -> tuple[str, ...]:
 
 def _failed(image: Prepared) -> Detection:
     return Detection(path=image.path, error=image.error)
-
-
-def _named(images: Iterable[Source], names: Iterable[str] | None) -> Iterator[tuple[Source, str]]:
-    if names is not None:
-        yield from zip(images, names, strict=True)
-        return
-    for number, image in enumerate(images):
-        yield image, os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"

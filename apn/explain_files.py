@@ -17,6 +17,7 @@ from apn.explain_figures import explanation_sheet, figure_pixels
 from apn.explain_parts import Part, all_parts
 from apn.explanations import Explanation
 from apn.report.canvas import save_figure
+from apn.rows import file_now, model_words
 from apn.words import as_utf8
 
 DPI = 200  # of figures as PNG
@@ -56,12 +57,12 @@ def _safe(sign: str) -> str:
 
 
 def write_explanation(
-    explanation: Explanation, folder: Path, name: str, formats: set[Format], detector: Detector
+    explanation: Explanation, folder: Path, name: str, formats: set[Format], detector: Detector, *, stability: bool
 ) -> list[Path]:
     """Writes `folder`/`name`.* and, with the PNG, `name`-parts/*.png; files of the same name are replaced.
 
-    Returns what was written, the figures first. Raises OSError where that is not possible, and ValueError where it
-    would replace the image itself.
+    stability: whether the check was on; the JSON says so beside the verdict. Returns what was written, the figures
+    first. Raises OSError where that is not possible, and ValueError where it would replace the image itself.
     """
     for kind in formats:
         _spare(Path(explanation.detection.path), folder / f"{name}.{kind}")
@@ -86,7 +87,7 @@ def write_explanation(
             save_figure(sheet.figure, written[-1])
         if Format.JSON in formats:
             written.append(folder / f"{name}.json")
-            text = json.dumps(explanation_json(explanation, detector), indent=2)
+            text = json.dumps(explanation_json(explanation, detector, stability=stability), indent=2)
             written[-1].write_text(text + "\n", encoding="utf-8")
     return written + parts_written
 
@@ -109,12 +110,16 @@ def _save_parts(parts: Sequence[Part], folder: Path) -> list[Path]:
     return written
 
 
-def explanation_json(explanation: Explanation, detector: Detector) -> dict[str, Any]:
-    """Verdict, tiles, heat-map peaks and bands as JSON values; frequencies in cycles per pixel, 0 to 0.5 and signed."""
+def explanation_json(explanation: Explanation, detector: Detector, *, stability: bool) -> dict[str, Any]:
+    """Verdict, tiles, heat-map peaks and bands as JSON values; frequencies in cycles per pixel, 0 to 0.5 and signed.
+
+    stability: whether the check was on.
+    """
     row = explanation.detection.to_dict()
     row["path"] = as_utf8(row["path"])
+    model = model_words(detector.describe(), stability=stability)
     return {
-        "model": {"name": detector.name, "version": detector.version, "sha256": detector.sha256},
+        **file_now(explanation.detection, explanation.detection.path, model)._asdict(),
         "detection": row,
         "target": explanation.target,
         "heat_map_peaks": {name: getattr(explanation, name).peak for name in ("evidence", "spatial", "frequency")},

@@ -5,7 +5,7 @@ Dimensions: H x W pixels of the picture as shown, S side of a tile, T tiles.
 """
 
 import os
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -19,13 +19,15 @@ from apn.detection import Detection
 from apn.detector import Detector
 from apn.explain_bands import BandEvidence, band_evidence
 from apn.heatmaps import enlarge, normalize, require_evaluation, stitch, tile_maps
-from apn.image import ImageError, LoadedImage, load_image
+from apn.image import ImageError, LoadedImage
+from apn.imagefile import Source as File
 from apn.models.apn import APN
+from apn.sources import open_source
 
 LONGEST_SIDE = 1600  # pixels of the arrays below: more tells a reader nothing, and a large image would fill the memory
 SHOWN_BANDS = 3
 
-Picture = str | os.PathLike[str] | bytes | LoadedImage | np.ndarray
+Picture = File | LoadedImage | np.ndarray
 Target = Literal["generated", "real"]
 
 
@@ -79,25 +81,26 @@ def explain(
 ) -> Explanation:
     """Explains what `model`, an APN in evaluation mode (`apn.load_model`), sees in one image.
 
-    image:       a path, the bytes of a file, or RGB pixels (H, W, 3) uint8.
+    image:       a path, the bytes of a file, a binary file, or RGB pixels (H, W, 3) uint8.
     detector:    gives the verdict (`apn.load` of the same weights); without one the probability is not calibrated.
     stability:   as in `Detector.detect`.
     shown_bands: how many of the strongest bands get a purified and a residual image.
 
-    One call at a time for the same model. Raises ImageError for an image that cannot be read, ValueError for a network
-    that is no APN, is in training, or has another crop size than the detector.
+    One call at a time for the same model. Raises ImageError for an image that cannot be read, ValueError for a target
+    that is neither, and for a network that is no APN, is in training, or has another crop size than the detector.
     """
     if not isinstance(model, APN):
         raise ValueError(f"expected an APN, which has bands and two branches, found {type(model).__name__}")
     require_evaluation(model)
     detector = detector or _uncalibrated(model)
     size = model.config.image_size
+    if target not in get_args(Target):
+        raise ValueError(f"expected target {' or '.join(get_args(Target))}, found {target!r}")
     if detector.crop_size != size:
         raise ValueError(f"expected a detector of the same weights, crops of {size}, found {detector.crop_size}")
-    loaded = load_image(image) if isinstance(image, str | os.PathLike | bytes) else image
+    loaded = open_source(image)
     detection = _detect(detector, loaded, image, stability)
-    pixels = loaded if isinstance(loaded, np.ndarray) else loaded.pixels
-    tiles = crops_at(pixels, [(tile.top, tile.left) for tile in detection.tiles], size)
+    tiles = crops_at(loaded.pixels, [(tile.top, tile.left) for tile in detection.tiles], size)
     inputs = torch.from_numpy(to_input(tiles)).to(next(model.parameters()).device)  # (T, 3, S, S)
     sign = 1.0 if target == "generated" else -1.0
     maps = tile_maps(model, inputs, sign)
@@ -109,7 +112,7 @@ def explain(
         detection=detection,
         target=target,
         reduction=layout.reduction,
-        picture=np.asarray(Image.fromarray(pixels).reduce(layout.reduction)),
+        picture=np.asarray(Image.fromarray(loaded.pixels).reduce(layout.reduction)),
         scored=scored,
         tile_scores=tile_scores,
         evidence=layout.heat(maps.evidence),
@@ -136,7 +139,7 @@ class _Layout:
         return HeatMap(*normalize(self.lay(enlarge(maps, self.size))[0]))
 
 
-def _detect(detector: Detector, loaded: LoadedImage | np.ndarray, image: object, stability: bool) -> Detection:
+def _detect(detector: Detector, loaded: LoadedImage, image: object, stability: bool) -> Detection:
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else "image"
     (detection,) = detector.detect_many([loaded], names=[name], stability=stability)
     if detection.error is not None:

@@ -19,7 +19,7 @@ IMAGE_EXTENSIONS = frozenset(
     | {".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"}
 )
 
-Source = str | os.PathLike[str] | bytes | BinaryIO
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 # Without any handler Python prints Pillow's log of a damaged file to stderr.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -64,10 +64,17 @@ def _is_wanted(folder: Path, name: str) -> bool:
 # Opening --------------------------------------------------------------------------------------------------------------
 
 
+def is_source(value: object) -> bool:
+    """Whether it is of a kind that holds a file; one that was opened as text does not."""
+    if isinstance(value, str | os.PathLike | bytes | bytearray | memoryview):
+        return True
+    return hasattr(value, "read") and not isinstance(value, io.TextIOBase)
+
+
 @contextmanager
 def readable(source: Any) -> Iterator[BinaryIO]:
     """The opened source; whatever goes wrong with it is an ImageError in plain words."""
-    if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and not hasattr(source, "read"):
+    if not is_source(source):
         raise TypeError(f"source must be a path, bytes or a binary file, found {type(source).__name__}")
     try:
         with _opened(source) as file, _pillow_warnings_ignored:

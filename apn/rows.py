@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,25 @@ def model_words(described: dict[str, Any], *, stability: bool) -> dict[str, Any]
         **{name: thresholds[name] for name in ("real_below", "generated_from")},
         "stability": stability,
     }
+
+
+def file_now(row: Detection, path: str | os.PathLike[str] | None, model: dict[str, Any]) -> Filed:
+    """What to say beside a row that was judged just now. path: of the image; None leaves out the hash."""
+    digest = None if path is None or row.error is not None else _sha256(path)
+    return Filed(digest, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), model)
+
+
+def _sha256(path: str | os.PathLike[str]) -> str | None:
+    """Of a file that has been judged; None where it has gone since."""
+    from hashlib import file_digest
+
+    from apn.imagefile import ImageError, readable
+
+    try:
+        with readable(path) as file:
+            return file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    except ImageError:
+        return None
 
 
 class RowWriter(Protocol):

@@ -127,6 +127,13 @@ def test_what_is_not_there_is_named(graph: Path, tmp_path: Path) -> None:
         onnx_backend(graph, "mps", wait=False)
 
 
+def test_a_backend_or_device_that_nobody_knows_is_not_taken_for_another(graph: Path) -> None:
+    with pytest.raises(ValueError, match="expected backend auto, onnx, torch, found 'tensorflow'"):
+        open_backend(graph.parent, "tensorflow")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected device cpu, cuda, mps, found 'tpu'"):
+        open_backend(graph.parent, device="tpu")  # type: ignore[arg-type]
+
+
 def test_a_run_is_told_from_its_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "last").mkdir()
     (tmp_path / "last" / "config.json").write_text("{}")

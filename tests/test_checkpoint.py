@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import noise, tiny_config, tiny_model
 
 import apn.checkpoint
+from apn.backends import WEIGHTS_FOLDER
 from apn.checkpoint import (
     load_model,
     load_state,
@@ -104,6 +105,14 @@ def test_a_folder_without_checkpoint_is_described(tmp_path: Path) -> None:
         load_model(tmp_path)
     with pytest.raises(ValueError, match="found nothing"):
         load_model(tmp_path / "gone")
+
+
+def test_shipped_weights_have_a_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = load_model("apn-mini")
+    torch.testing.assert_close(network.state_dict(), load_file(WEIGHTS_FOLDER / "apn-mini" / "model.safetensors"))
+    saved(tmp_path / "apn-mini")  # a folder that is here comes first
+    assert load_model("apn-mini").state_dict().keys() == tiny_model().state_dict().keys()
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -214,7 +215,10 @@ def test_the_process_prints_and_exits_as_the_function_does(apn, arguments):
     arguments = ("detect", "--no-stability", *map(str, arguments))
     command = [sys.executable, "-m", "apn", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "80"})
-    assert (done.returncode, done.stdout, done.stderr) == apn(*arguments)
+    code, out, err = apn(*arguments)
+    moment = re.compile(r'(?<="judged": ")[0-9T:-]+Z')  # a second or more apart
+    assert len(moment.findall(done.stdout)) == len(moment.findall(out)) == ("--json" in arguments)
+    assert (done.returncode, moment.sub("", done.stdout), done.stderr) == (code, moment.sub("", out), err)
 
 
 def test_options_may_come_between_the_images(apn, tmp_path):
@@ -374,6 +378,27 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(apn, monkeypatch)
 
         monkeypatch.setattr("apn.commands.export.export", command)
         assert apn("export")[::2] == (1, f"apn: this command needs {package}.part: pip install 'apn[{extra}]'\n")
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments", "extra"),
+    [
+        ("python_multipart", ("serve", "--port", "0"), "server"),
+        ("pyarrow", ("scan", "photos", "--out", "scan"), "scan"),  # also in `evaluate`, which would not be enough
+        ("matplotlib", ("plot", "e.parquet", "--out", "plots"), "plot"),
+        ("timm", ("explain", "photo.jpg", "--out", "figures"), "explain"),
+    ],
+)
+def test_the_extra_that_is_named_is_enough_for_the_command(apn, monkeypatch, package, arguments, extra):
+    def command(arguments: list[str]) -> None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    name = arguments[0]
+    module = ModuleType("apn.commands.lacking")
+    module.command = command
+    monkeypatch.setitem(sys.modules, "apn.commands.lacking", module)
+    monkeypatch.setitem(COMMANDS, name, Command("apn.commands.lacking", "command", "", plain=True))
+    assert apn(*arguments)[::2] == (1, f"apn: this command needs {package}: pip install 'apn[{extra}]'\n")
 
 
 def test_a_file_that_is_not_there_is_one_line(apn, tmp_path):

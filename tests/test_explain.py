@@ -1,8 +1,12 @@
 """Explanations as a whole: shapes and ranges, the weights matter, figures and JSON are written and safe."""
 
+import hashlib
+import io
 import json
+import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from datetime import datetime
 from itertools import combinations
 from pathlib import Path
 
@@ -125,6 +129,20 @@ def test_what_cannot_be_explained_is_refused(tmp_path: Path) -> None:
         explain(tiny_model().eval(), picture()[..., 0])
 
 
+def test_a_file_in_any_form_is_explained_alike(tmp_path: Path, found: Explanation) -> None:
+    Image.fromarray(picture()).save(tmp_path / "one.png")
+    content, model = (tmp_path / "one.png").read_bytes(), tiny_model().eval()
+    for source in (tmp_path / "one.png", bytearray(content), memoryview(content), io.BytesIO(content)):
+        one = explain(model, source, stability=False)
+        assert one.detection.logit == found.detection.logit
+        np.testing.assert_array_equal(one.evidence.values, found.evidence.values)
+
+
+def test_a_target_is_one_of_two() -> None:
+    with pytest.raises(ValueError, match="expected target generated or real, found 'fake'"):
+        explain(tiny_model().eval(), picture(), target="fake")  # type: ignore[arg-type]
+
+
 def test_explain_is_public_and_stays_a_function() -> None:
     assert apn.explain is explain
     assert apn.Explanation is Explanation
@@ -230,6 +248,14 @@ def test_the_command_writes_figures_parts_and_json(tmp_path: Path, capsys: pytes
         assert figure.width >= 1400
 
     facts = json.loads((out / f"{name}.json").read_text())
+    assert facts["sha256"] == hashlib.sha256((tmp_path / hostile).read_bytes()).hexdigest()
+    assert abs(datetime.fromisoformat(facts["judged"]).timestamp() - time.time()) < 600
+    described = apn.load().describe()
+    assert facts["model"] == {
+        **{key: described[key] for key in ("name", "version", "sha256")},
+        **{key: described["thresholds"][key] for key in ("real_below", "generated_from")},
+        "stability": False,
+    }
     assert facts["unit"] == "cycles per pixel"
     assert set(facts["heat_map_peaks"]) == {"evidence", "spatial", "frequency"}
     assert facts["detection"]["path"].endswith(hostile)
@@ -244,7 +270,7 @@ def test_the_image_itself_is_never_replaced(tmp_path: Path, found: Explanation) 
     image.write_bytes(b"the photograph")
     named = found._replace(detection=replace(found.detection, path=str(image)))
     with pytest.raises(ValueError, match=r"photo.png is the image that is explained: expected another folder"):
-        write_explanation(named, tmp_path, "photo", {Format.PNG}, apn.load("apn-mini"))
+        write_explanation(named, tmp_path, "photo", {Format.PNG}, apn.load("apn-mini"), stability=False)
     assert image.read_bytes() == b"the photograph"
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 

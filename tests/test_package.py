@@ -62,6 +62,13 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = apn.detekt
 
 
+@pytest.mark.parametrize(("name", "extra"), [("load_model", "torch"), ("explain", "explain")])
+def test_a_name_that_needs_an_extra_says_which(name: str, extra: str):
+    code = f"import sys; sys.modules['torch'] = None\nimport apn\ntry: apn.{name}\nexcept ImportError as e: print(e)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"apn.{name} needs torch: pip install 'apn[{extra}]'\n"
+
+
 def test_importing_apn_imports_nothing_heavy():
     assert packages(loaded_modules("import apn")) == {"apn"}
 

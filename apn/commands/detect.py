@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ def detect(arguments: Sequence[str]) -> None:
     backend = open_backend(find_weights(options.weights), options.backend, options.device, wait=False)
     from apn.detector import load
     from apn.image import find_images
-    from apn.rows import CsvRows, Filed, JsonRows, RowWriter, TableRows, model_words, open_progress
+    from apn.rows import CsvRows, JsonRows, RowWriter, TableRows, file_now, model_words, open_progress
 
     files = list(find_images(options.paths))
     if not files:
@@ -50,26 +49,12 @@ def detect(arguments: Sequence[str]) -> None:
         )
         for path, row in zip(files, rows, strict=True):
             failed += row.error is not None
-            digest = _sha256(path) if filing and row.error is None else None
-            filed = Filed(digest, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), model)
+            filed = file_now(row, path if filing else None, model)
             for writer in writers:
                 writer.write(row, filed)
             advance()
     if failed:
         raise ValueError(f"{failed} of {len(files)} images could not be scored")
-
-
-def _sha256(path: Path) -> str | None:
-    """Of a file that has been judged; None where it has gone since."""
-    from hashlib import file_digest
-
-    from apn.imagefile import ImageError, readable
-
-    try:
-        with readable(path) as file:
-            return file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    except ImageError:
-        return None
 
 
 def parser() -> argparse.ArgumentParser:

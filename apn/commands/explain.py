@@ -52,7 +52,8 @@ def explain(
             failed += 1
             typer.secho(f"apn: {printable(str(image))}: {error}", fg="red", err=True)
             continue
-        files = write_explanation(explanation, out, names.name(str(image)), {Format(kind) for kind in wanted}, detector)
+        kinds, name = {Format(kind) for kind in wanted}, names.name(str(image))
+        files = write_explanation(explanation, out, name, kinds, detector, stability=stability)
         typer.echo(f"{printable(str(image))}: {verdict_line(explanation.detection)} -> {files[0]}")
         for note in filter(None, (frames_words(explanation.detection), *explanation.detection.warnings)):
             typer.echo(f"    {note}")

@@ -72,6 +72,10 @@ def scan(
     from apn.scan.sources import find_sources
     from apn.scan.worker import Reading, WorkerPlan
 
+    if out.startswith("memory:"):
+        raise UsageError(
+            f"--out {out}: expected a folder or an address that every worker sees, found the memory of one process"
+        )
     found = find_sources(sources)
     opening = OpenDetector(
         _location(weights), backend, device, str(calibration.absolute()) if calibration else None, cores

@@ -16,6 +16,12 @@ class DetectQuery(BaseModel):
     stability: bool = Field(default=True, description="Also score re-deliveries of each image; slower.")
 
 
+class ExplainQuery(BaseModel):
+    """`POST /v1/explain` has no parameters. One is refused: the answer would be that to another question."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class Thresholds(BaseModel):
     """generated: probability >= generated_from; real: probability < real_below; between them: unsure.
 

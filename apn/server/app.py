@@ -25,6 +25,7 @@ from apn.image import ImageError
 from apn.server.answers import (
     Answer,
     DetectQuery,
+    ExplainQuery,
     ExplanationAnswer,
     Limits,
     ModelInfo,
@@ -134,7 +135,7 @@ def create_app(
         responses=refusals(400, 408, 413, 415, 422, 500, 501, 503),
         openapi_extra=upload_body(most=1),
     )
-    async def explain(request: Request) -> Response:
+    async def explain(request: Request, query: Annotated[ExplainQuery, Query()]) -> Response:
         """Explain one image file: heat maps of both branches, the spectrum, the bands and the images that they make.
 
         Made by a thread of its own, one image at a time, and kept in memory for the next who asks. `GET /v1/model`

@@ -88,3 +88,6 @@ def test_wrong_usage_says_what_was_expected(apn, tmp_path):
     code, _, err = apn("scan", tmp_path / "none", "--out", tmp_path / "out")
     assert (code, "expected a folder, an image" in err) == (1, True)
     assert apn("scan", tmp_path)[0] == 2
+    (tmp_path / "a.png").write_bytes(picture())
+    code, _, err = apn("scan", tmp_path / "a.png", "--out", "memory://scan")  # each worker has its own
+    assert (code, err.count("\n"), "--out memory://scan: expected a folder or an address" in err) == (2, 1, True)

@@ -39,6 +39,13 @@ def post(client: httpx.Client, red: int = 200, **options: object) -> httpx.Respo
     return client.post("/v1/explain", files=[part(picture(red), f"{red}.png")], **options)  # type: ignore[arg-type]
 
 
+def test_a_parameter_is_422_and_not_passed_over(client: httpx.Client) -> None:
+    """`target=real` would be answered with the evidence for generated."""
+    answer = post(client, params={"target": "real"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "query.target: no such parameter; /docs lists those there are"
+
+
 def test_one_picture_is_explained_in_the_terms_that_are_described(client: httpx.Client) -> None:
     answer = post(client, 102)
     assert answer.status_code == 200
