@@ -47,13 +47,13 @@ def main() -> None:
             save_untrained(options.untrained, weights := Path(folder) / "weights")
         model, detector = apn.load_model(find_weights(weights)), apn.load(weights)
         found = explain(model, images[0], detector=detector)  # PyTorch loads and plans, Matplotlib looks for fonts
-        write_explanation(found, Path(folder), "first", {Format.PNG}, detector)
+        write_explanation(found, Path(folder), "first", {Format.PNG}, detector, stability=True)
         print(f"start: {time.perf_counter() - begun:.1f} s; load average {os.getloadavg()[0]:.1f}")
         for image in images * options.rounds:
             first, used = time.perf_counter(), time.process_time()
             found = explain(model, image, detector=detector)
             second = time.perf_counter()
-            write_explanation(found, Path(folder), image.stem, {Format.PNG}, detector)
+            write_explanation(found, Path(folder), image.stem, {Format.PNG}, detector, stability=True)
             explaining.append(second - first)
             writing.append(time.perf_counter() - second)
             processor.append(time.process_time() - used)
