@@ -35,7 +35,6 @@ def main() -> None:
     options = parser.parse_args()
     begun = time.perf_counter()
     import apn
-    from apn.backends import find_weights
     from apn.explain_files import Format, write_explanation
     from apn.explanations import explain
 
@@ -45,7 +44,7 @@ def main() -> None:
         weights = options.weights
         if options.untrained:
             save_untrained(options.untrained, weights := Path(folder) / "weights")
-        model, detector = apn.load_model(find_weights(weights)), apn.load(weights)
+        model, detector = apn.load_model(weights), apn.load(weights)
         found = explain(model, images[0], detector=detector)  # PyTorch loads and plans, Matplotlib looks for fonts
         write_explanation(found, Path(folder), "first", {Format.PNG}, detector, stability=True)
         print(f"start: {time.perf_counter() - begun:.1f} s; load average {os.getloadavg()[0]:.1f}")

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from apn.backends import find_weights, to_input
+from apn.backends import to_input
 from apn.checkpoint import load_model
 from apn.crops import center_crop, crops_at, tile_corners
 from apn.data.layouts import read_data
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     begun, wanted = time.perf_counter(), options.only.split(",")
-    model = load_model(find_weights(options.weights))
+    model = load_model(options.weights)
     assert isinstance(model, APN)
     measured, held_out = Measured(model), read_data(options.data)
     generated = draw([sample for sample in held_out if sample.label == GENERATED], options.images)

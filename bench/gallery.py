@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import apn
-from apn.backends import find_weights, to_input
+from apn.backends import to_input
 from apn.checkpoint import load_model
 from apn.data.samples import REAL, Sample
 from apn.explain_figures import figure_pixels
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images-of-explanations/gallery.jpg"))
     parser.add_argument("--fit-steps", type=int, default=1000)
     options = parser.parse_args()
-    model, detector = load_model(find_weights(options.weights)), apn.load(options.weights)
+    model, detector = load_model(options.weights), apn.load(options.weights)
     with tempfile.TemporaryDirectory() as folder:
         explained = [
             [(row, explain(model, row.path, detector=detector)) for row in column]

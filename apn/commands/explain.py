@@ -31,7 +31,6 @@ def explain(
     A heat map shows where the evidence lies, not that it is true: docs/explanations.md. Exit code 1 if an image could
     not be read; the others are still explained.
     """
-    from apn.backends import find_weights
     from apn.checkpoint import load_model
     from apn.detector import load
     from apn.explain_files import FileNames, Format, write_explanation
@@ -43,7 +42,7 @@ def explain(
     if not wanted <= known:
         raise UsageError(f"expected --format of {', '.join(sorted(known))}, found {formats!r}")
     detector = load(weights, backend=backend, device=device, calibration=calibration)
-    model = load_model(find_weights(weights), device=device)
+    model = load_model(weights, device=device)
     names, failed = FileNames(), 0
     for image in find_images(images):
         try:
