@@ -17,8 +17,6 @@ import typer
 from labelled import labelled_folder
 
 from apn.cli import COMMANDS, Command
-from apn.detection import Detection
-from apn.rows import CsvRows, JsonRows, TableRows
 
 DEMO = Path(__file__).parent.parent / "demo" / "images"
 CAT = DEMO / "photo-cat.jpg"
@@ -166,38 +164,9 @@ def test_csv_holds_the_numbers_of_json(apn, tmp_path):
     assert (row["error"], row["verdict"]) == ("", fields["verdict"])
 
 
-def test_hostile_file_names_reach_the_terminal_as_plain_text(tmp_path, capsys):
-    name = "a\x1b[31m\n\u202egpj.exe\udcff.jpg"
-    row = Detection(path=name, error="line\nbreak")
-    for writer in (TableRows(sys.stdout), JsonRows(sys.stdout)):
-        writer.write(row)
-    table, as_json = capsys.readouterr().out.split("\n{")
-    assert table.splitlines()[1].endswith(r" a\x1b[31m\n\u202egpj.exe\udcff.jpg")
-    assert table.splitlines()[2].strip() == r"line\nbreak"
-    kept = name.replace("\udcff", "\N{REPLACEMENT CHARACTER}")  # programs get the name as it is, as far as UTF-8 can
-    assert json.loads("{" + as_json)["path"] == kept
-    file = io.StringIO(newline="")
-    CsvRows(file).write(row)
-    file.seek(0)
-    assert next(csv.DictReader(file))["path"] == kept
-
-
 def test_an_error_on_the_terminal_hides_nothing_of_a_name(apn):
     code, _, err = apn("detect", CAT, "--csv", "a\u202egpj.png")
     assert (code, r"--csv a\u202egpj.png: expected" in err) == (2, True)
-
-
-def test_the_table_tells_that_only_one_of_several_pictures_was_scored(capsys):
-    TableRows(sys.stdout).write(Detection(path="a.gif", verdict="unsure", probability=0.5, format="GIF", frames=7))
-    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    assert lines[2:] == ["7 pictures in the file, only the first is scored"]
-
-
-def test_zero_is_a_number_in_csv_and_nothing_is_an_empty_cell(capsys):
-    CsvRows(sys.stdout).write(Detection(path="a", verdict="real", probability=0.0, logit=0.0, width=0))
-    cells = capsys.readouterr().out.splitlines()[1].split(",")
-    assert cells[:5] == ["a", "real", "0.0", "0.0", "0"]
-    assert set(cells[5:]) == {""}
 
 
 def test_a_reader_that_leaves_early_causes_no_complaint():

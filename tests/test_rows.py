@@ -1,9 +1,10 @@
-"""What is filed away with a verdict, and tables that other programs open."""
+"""The rows of verdicts: what is filed away with one, tables that other programs open, words on a terminal."""
 
 import csv
 import hashlib
 import io
 import json
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 import apn as library
 from apn.detection import Detection
-from apn.rows import CsvRows
+from apn.rows import CsvRows, JsonRows, TableRows
 
 CAT = Path(__file__).parents[1] / "demo" / "images" / "photo-cat.jpg"
 
@@ -52,3 +53,32 @@ def test_a_path_is_no_formula_of_a_spreadsheet_and_names_the_same_file(tmp_path,
     paths = list(pd.read_csv(io.StringIO(file.getvalue()))["path"])
     assert paths == [f"./{name}" for name in names[:4]] + names[4:]
     assert all(Path(path).samefile(name) for path, name in zip(paths, names, strict=True))
+
+
+def test_hostile_file_names_reach_the_terminal_as_plain_text(tmp_path, capsys):
+    name = "a\x1b[31m\n\u202egpj.exe\udcff.jpg"
+    row = Detection(path=name, error="line\nbreak")
+    for writer in (TableRows(sys.stdout), JsonRows(sys.stdout)):
+        writer.write(row)
+    table, as_json = capsys.readouterr().out.split("\n{")
+    assert table.splitlines()[1].endswith(r" a\x1b[31m\n\u202egpj.exe\udcff.jpg")
+    assert table.splitlines()[2].strip() == r"line\nbreak"
+    kept = name.replace("\udcff", "\N{REPLACEMENT CHARACTER}")  # programs get the name as it is, as far as UTF-8 can
+    assert json.loads("{" + as_json)["path"] == kept
+    file = io.StringIO(newline="")
+    CsvRows(file).write(row)
+    file.seek(0)
+    assert next(csv.DictReader(file))["path"] == kept
+
+
+def test_the_table_tells_that_only_one_of_several_pictures_was_scored(capsys):
+    TableRows(sys.stdout).write(Detection(path="a.gif", verdict="unsure", probability=0.5, format="GIF", frames=7))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[2:] == ["7 pictures in the file, only the first is scored"]
+
+
+def test_zero_is_a_number_in_csv_and_nothing_is_an_empty_cell(capsys):
+    CsvRows(sys.stdout).write(Detection(path="a", verdict="real", probability=0.0, logit=0.0, width=0))
+    cells = capsys.readouterr().out.splitlines()[1].split(",")
+    assert cells[:5] == ["a", "real", "0.0", "0.0", "0"]
+    assert set(cells[5:]) == {""}
