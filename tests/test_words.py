@@ -1,8 +1,11 @@
 """Names, probabilities and verdicts for people: nothing hidden, nothing certain."""
 
+import numpy as np
 import pytest
 
-from apn.detection import Detection
+import apn
+from apn.detection import Delivery, Detection
+from apn.detector import _settle
 from apn.words import as_utf8, frames_words, printable, probability_words, verdict_line
 
 # As it is, and as it is shown.
@@ -47,6 +50,17 @@ def test_verdicts_never_round_to_certainty() -> None:
 def test_a_probability_that_does_not_stand_is_said_not_to(warning: str) -> None:
     row = Detection("a", verdict="unsure", probability=0.919, warnings=("strongly compressed: 15", warning))
     assert verdict_line(row) == "unsure, the probability 0.919 of being AI-generated does not stand"
+
+
+def test_what_the_detector_itself_calls_void_is_told_so() -> None:
+    """The words above are the detector's own, not only this file's."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    pictures = {"small": noise[:100], "no colour": noise[..., :1].repeat(3, axis=2), "flat": np.full_like(noise, 90)}
+    for kind, row in zip(pictures, apn.load("apn-mini").detect_many(pictures.values()), strict=True):
+        assert any(warning.startswith(f"{kind}: ") for warning in row.warnings), row
+        assert verdict_line(row).endswith("does not stand")
+    moved = _settle(Detection("a", verdict="real", probability=0.01), (Delivery("JPEG 75", 0.5, 0.0, "unsure"),))
+    assert verdict_line(moved) == "unsure, the probability 0.010 of being AI-generated does not stand"
 
 
 def test_a_probability_that_stands_is_told_as_such() -> None:
