@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+# The generators of GenImage by the names that we use.
+CANONICAL = ["Midjourney", "SD v1.4", "SD v1.5", "ADM", "GLIDE", "Wukong", "VQDM", "BigGAN"]
 # As their folders are called in the wild, with the folder inside.
 GENIMAGE_FOLDERS = {
     "Midjourney": "imagenet_midjourney",
