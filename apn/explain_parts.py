@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from PIL import Image
 
 from apn.explain_bands import BandEvidence
 from apn.explanations import Explanation, HeatMap
@@ -148,8 +149,8 @@ def _images(bands: BandEvidence, rank: int) -> list[Part]:
 
 def overlay(explanation: Explanation, colours: np.ndarray) -> np.ndarray:
     """Colours (H, W, 3) in [0, 1] over the grey picture; where nothing was scored, the picture alone, faint."""
-    grey = (explanation.picture @ np.array([0.299, 0.587, 0.114]) / 255)[..., None]
-    mixed = OPACITY * colours + (1 - OPACITY) * grey
+    grey = np.asarray(Image.fromarray(explanation.picture).convert("L"), np.float32)[..., None] / 255
+    mixed = OPACITY * colours.astype(np.float32) + (1 - OPACITY) * grey
     return to_bytes(np.where(explanation.scored[..., None], mixed, 1 - UNSCORED * (1 - grey)))
 
 

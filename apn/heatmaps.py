@@ -113,7 +113,7 @@ def require_evaluation(model: nn.Module) -> None:
 def _tile_maps(model: APN, tiles: Tensor, sign: float) -> TileMaps:
     looks = model.spatial.looks()
     sites = [*(cam_site(look.backbone) for look in looks), cam_site(model.frequency.artifact_encoder.trunk)]
-    with torch.inference_mode(False), torch.enable_grad(), _still(model), _cams(model, sites) as cams:
+    with torch.inference_mode(False), torch.enable_grad(), _still(model), _cams(sites) as cams:
         output = model(tiles.clone(), irrelevant=False)  # a tensor made in inference mode has no gradient
         margin = output.logits[:, 1] - output.logits[:, 0]  # (T,)
         (sign * margin).sum().backward()
@@ -145,7 +145,7 @@ def _still(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _cams(model: nn.Module, sites: Sequence[Site]) -> Iterator[list[LayerCAM]]:
+def _cams(sites: Sequence[Site]) -> Iterator[list[LayerCAM]]:
     """One LayerCAM a site, all recording in the same pass; each with its own record, whose order is then certain.
 
     The graph starts at the sites: the pass back stays in the small heads above them.
@@ -155,7 +155,7 @@ def _cams(model: nn.Module, sites: Sequence[Site]) -> Iterator[list[LayerCAM]]:
             stack.callback(site.layer.register_forward_hook(_as_leaf).remove)
         cams = []
         for site in sites:  # not as `with LayerCAM(...)`, which turns an IndexError into a printed line
-            cams.append(LayerCAM(model, [site.layer], site.reshape))
+            cams.append(LayerCAM(site.layer, [site.layer], site.reshape))  # which puts all of its model in eval()
             stack.callback(cams[-1].activations_and_grads.release)
         yield cams
 
@@ -216,14 +216,13 @@ def stitch(
     the picture along each side of one value.
     Returns values (ceil(H / reduction), ceil(W / reduction)) float32 and, alike, bool: true where a tile lies.
     """
-    size = tiles.shape[-1]
+    side = np.arange(tiles.shape[-1])
     shape = -(-height // reduction), -(-width // reduction)
-    total, count = np.zeros(shape), np.zeros(shape, np.int64)
-    for values, (top, left) in zip(tiles, corners, strict=True):
-        rows = (np.arange(top, top + size) % height // reduction)[:, None]
-        columns = np.arange(left, left + size) % width // reduction
-        np.add.at(total, (rows, columns), values)
-        np.add.at(count, (rows, columns), 1)
+    tops, lefts = np.array(corners, np.int64).reshape(-1, 2).T[:, :, None]  # (T, 1) each
+    rows, columns = (tops + side) % height // reduction, (lefts + side) % width // reduction  # (T, S) each
+    places = (rows[:, :, None] * shape[1] + columns[:, None, :]).ravel()  # of the values among those of the picture
+    total = np.bincount(places, tiles.ravel(), shape[0] * shape[1]).reshape(shape)
+    count = np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape)
     return (total / np.maximum(count, 1)).astype(np.float32), count > 0
 
 
