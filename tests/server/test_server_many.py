@@ -1,0 +1,158 @@
+"""Many pictures on the web page: counts, one kind alone, whose a button is, and patience with a busy server."""
+
+from browsing import choose, done, file, needs_chromium, opened
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+from serving import FakeDetector, FakeExplainer, picture, running
+
+pytestmark = needs_chromium
+
+
+def kind(page: Page, words: str) -> Locator:
+    return page.get_by_role("group", name="Show only").get_by_role("button", name=words)
+
+
+def shown(page: Page) -> Locator:
+    return page.locator("#results h3").filter(visible=True)
+
+
+def test_each_kind_is_counted_and_can_be_shown_alone(page: Page) -> None:
+    reds = {"a": 255, "b": 0, "c": 128, "d": 250}
+    choose(page, *(file(f"{name}.png", picture(red)) for name, red in reds.items()), file("e.txt", b"x"))
+    done(page, 5, failed=1)
+    words = ["All 5", "Looks AI-generated 2", "Looks like a photograph 1", "Unsure 1", "No verdict 1"]
+    expect(page.locator("#kinds button")).to_have_text(words)
+    for text, names in (
+        ("Looks AI-generated", ["a.png", "d.png"]),
+        ("Looks like a photograph", ["b.png"]),
+        ("Unsure", ["c.png"]),
+        ("No verdict", ["e.txt"]),
+        ("All", ["a.png", "b.png", "c.png", "d.png", "e.txt"]),
+    ):
+        kind(page, text).click()
+        expect(kind(page, text)).to_have_attribute("aria-pressed", "true")
+        expect(page.locator("#kinds [aria-pressed=true]")).to_have_count(1)
+        expect(shown(page)).to_have_text(names)
+
+
+def test_what_comes_while_one_kind_is_shown_is_counted_and_joins_its_kind(page: Page) -> None:
+    choose(page, file("a.png", picture(255)), file("b.png", picture(0)))
+    done(page, 2)
+    expect(kind(page, "Unsure")).to_be_hidden()  # a button that shows nothing
+    kind(page, "Looks AI-generated").click()
+    choose(page, file("c.png", picture(255)), file("d.png", picture(128)))
+    done(page, 4)
+    expect(shown(page)).to_have_text(["a.png", "c.png"])
+    expect(kind(page, "Unsure")).to_have_text("Unsure 1")
+    page.get_by_role("button", name="Clear all").click()
+    expect(page.locator("#kinds")).to_be_hidden()
+    choose(page, file("e.png", picture(0)))
+    done(page, 1)
+    expect(page.locator("#kinds")).to_be_hidden()  # of one picture the card says it all
+    expect(shown(page)).to_have_text(["e.png"])
+
+
+def test_a_card_that_is_checked_once_more_keeps_the_focus_whatever_is_shown(page: Page) -> None:
+    page.route("**/v1/detect", lambda route: route.fulfill(status=500, json={}))
+    choose(page, file("a.png", picture(255)), file("b.png", picture(255)))
+    done(page, 2, failed=2)
+    page.unroute("**/v1/detect")
+    kind(page, "No verdict").click()
+    page.get_by_role("button", name="Try again a.png").press("Enter")
+    done(page, 2, failed=1)
+    card = page.locator("#results > li").first
+    expect(card).to_be_focused()
+    expect(card).to_contain_text("Looks AI-generated")
+    expect(kind(page, "No verdict")).to_have_text("No verdict 1")
+    page.get_by_role("button", name="Try again b.png").focus()
+    expect(shown(page)).to_have_text(["b.png"])
+
+
+def test_one_kind_is_printed_with_how_many_there_are_of_all(page: Page) -> None:
+    choose(page, *(file(f"{red}.png", picture(red)) for red in (255, 0, 128)))
+    done(page, 3)
+    kind(page, "Unsure").click()
+    page.emulate_media(media="print")
+    expect(shown(page)).to_have_text(["128.png"])
+    expect(kind(page, "All")).to_have_text("All 3")
+    expect(page.get_by_role("button", name="Show the score of each part")).to_have_count(0)
+
+
+def test_the_first_of_a_kind_is_in_sight_from_far_below(page: Page) -> None:
+    choose(page, *(file(f"{index}.png", picture(255 * (index % 2))) for index in range(12)))
+    done(page, 12)
+    page.locator("#results > li").last.scroll_into_view_if_needed()
+    kinds = page.locator("#kinds").bounding_box()
+    assert kinds["y"] == 0  # stays where it can be reached
+    kind(page, "Looks AI-generated").click()
+    first = shown(page).first.bounding_box()
+    assert kinds["height"] < first["y"] < 200
+
+
+def test_buttons_that_are_alike_say_of_which_picture_they_are(browser: Browser) -> None:
+    with running(FakeDetector(), FakeExplainer()) as client:
+        for page in opened(browser, client):
+            size = (900, 200)  # wide enough to scroll
+            choose(page, *(file(f"{name}.png", picture(255, size)) for name in "ab"), file("c.txt", b"x"))
+            done(page, 3, failed=1)
+            for explain in page.get_by_role("button", name="Explain").all():
+                explain.click()
+            expect(page.locator("summary", has_text="Bands")).to_have_count(2)
+            for toggle in page.get_by_role("button", name="Show the score of each part").all():
+                toggle.click()
+            names = reached(page)
+            assert len(set(names)) == len(names)
+            of_a = sorted(name.removesuffix(" a.png") for name in names if name.endswith(" a.png"))
+            assert [words.split(":")[0] for words in of_a] == [
+                "Bands",
+                "Hide the explanation",
+                "Metadata",
+                "Picture, scrolls sideways where its parts are shown",
+                "Scores as a table",
+                "Show the score of each part",
+                "Stability",
+            ]
+            assert of_a == sorted(name.removesuffix(" b.png") for name in names if name.endswith(" b.png"))
+
+
+def reached(page: Page) -> list[str]:
+    """Names of all that the Tab key stops at in the results, as a screen reader has them."""
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    focusable = [
+        node
+        for node in tree
+        if any(p["name"] == "focusable" and p["value"]["value"] for p in node.get("properties", []))
+    ]
+    return [node["name"]["value"] for node in focusable if node["role"]["value"] != "RootWebArea"]
+
+
+def test_a_busy_server_is_asked_for_minutes(browser: Browser) -> None:
+    """The first explanation opens PyTorch, which may take longer than several answers are waited for."""
+    asked: list[Route] = []
+
+    def busy(route: Route) -> None:
+        asked.append(route)
+        if len(asked) <= 8:
+            route.fulfill(status=503, headers={"Retry-After": "0"}, json={"detail": "busy"})
+        else:
+            route.continue_()
+
+    with running(FakeDetector(), FakeExplainer()) as client:
+        for page in opened(browser, client):
+            choose(page, file("a.png", picture(255)))
+            done(page, 1)
+            page.route("**/v1/explain", busy)
+            page.get_by_role("button", name="Explain").click()
+            expect(page.locator(".panels figure")).to_have_count(1)
+            assert len(asked) == 9
+
+
+def test_a_picture_that_was_cleared_is_not_asked_for_again(page: Page) -> None:
+    asked: list[Route] = []
+    page.route("**/v1/detect", lambda route: asked.append(route))
+    choose(page, file("a.png", picture(255)))
+    expect(page.locator("[aria-busy=true]")).to_have_count(1)
+    page.wait_for_timeout(100)
+    page.get_by_role("button", name="Clear all").click()
+    asked[0].fulfill(status=503, headers={"Retry-After": "0"}, json={"detail": "busy"})
+    page.wait_for_timeout(200)
+    assert len(asked) == 1
