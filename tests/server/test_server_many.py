@@ -1,7 +1,10 @@
 """Many pictures on the web page: counts, one kind alone, whose a button is, and patience with a busy server."""
 
+import re
+from pathlib import Path
+
 from browsing import choose, done, file, needs_chromium, opened
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Dialog, Locator, Page, Route, expect
 from serving import FakeDetector, FakeExplainer, picture, running
 
 pytestmark = needs_chromium
@@ -156,3 +159,66 @@ def test_a_picture_that_was_cleared_is_not_asked_for_again(page: Page) -> None:
     asked[0].fulfill(status=503, headers={"Retry-After": "0"}, json={"detail": "busy"})
     page.wait_for_timeout(200)
     assert len(asked) == 1
+
+
+def test_of_many_pictures_a_screen_reader_tells_every_tenth_part(page: Page) -> None:
+    page.evaluate(
+        """() => {
+            window.told = [];
+            const status = document.getElementById("status");
+            new MutationObserver(() => told.push([status.ariaLive, status.textContent])).observe(status, { childList: true });
+        }"""
+    )
+    choose(page, *(file(f"{index}.png", picture(index)) for index in range(40)))
+    done(page, 40)
+    said = page.evaluate("told")
+    assert len(said) > 20
+    heard = [re.search(r"(\d+) of 40", text)[1] for live, text in said if live == "polite"]  # type: ignore[index]
+    assert heard[0] == "0"
+    assert heard[-1] == "40"
+    assert len(heard) <= 11
+    page.evaluate("take([], 'dropped')")
+    expect(page.get_by_role("status")).to_have_attribute("aria-live", "polite")
+
+
+def drop(page: Page, *paths: Path) -> None:
+    """As from a file manager: a DataTransfer made by a script holds no folders."""
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for step in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": step, "x": 200, "y": 150, "data": data})
+
+
+def test_the_pictures_of_a_folder_are_checked_in_their_order(page: Page, tmp_path: Path) -> None:
+    names = ["a/10.png", "a/2.png", "a/b/1.png", "a/.DS_Store", "a/c/d/1.png"] + [f"many/{i}.png" for i in range(101)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(picture(255, size=(8, 8)))
+    drop(page, tmp_path / "a", tmp_path / "a" / "2.png")
+    done(page, 5)
+    titles = page.locator("#results h3")
+    expect(titles).to_have_text(["a/2.png", "a/10.png", "a/b/1.png", "a/c/d/1.png", "2.png"])
+    (tmp_path / "empty").mkdir()
+    drop(page, tmp_path / "empty")
+    expect(page.get_by_role("status")).to_have_text("There is no file in this folder.")
+    drop(page, tmp_path / "many")  # a browser tells of a hundred at a time
+    expect(titles).to_have_count(5 + 101)
+
+
+def test_many_results_are_not_lost_without_a_question(page: Page) -> None:
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", stay)
+    choose(page, file("a.png", picture(255)))
+    done(page, 1)
+    page.reload()
+    assert asked == []  # one picture is soon checked again
+    choose(page, *(file(f"{index}.png", picture(index)) for index in range(11)))
+    done(page, 11)
+    page.mouse.click(5, 5)  # browsers ask only where the page was used
+    page.reload()
+    assert asked == ["beforeunload"]
