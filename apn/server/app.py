@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 from apn.detection import Detection
 from apn.image import ImageError
 from apn.server.answers import (
+    REFUSALS,
     Answer,
     DetectQuery,
     ExplainQuery,
@@ -164,7 +165,13 @@ def create_app(
         """Name, version and hash of the weights, thresholds, calibration, and the limits of a request."""
         return info
 
-    @app.get("/healthz", responses={503: {"model": Refusal, "description": "The inference thread does not run."}})
+    @app.get(
+        "/healthz",
+        responses={
+            403: REFUSALS[403],
+            503: {"model": Refusal, "description": "The inference thread does not run."},
+        },
+    )
     async def health() -> dict[str, str]:
         """Whether the server can score images. Asks no token."""
         if not batcher.alive:

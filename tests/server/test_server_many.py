@@ -166,7 +166,8 @@ def test_of_many_pictures_a_screen_reader_tells_every_tenth_part(page: Page) -> 
         """() => {
             window.told = [];
             const status = document.getElementById("status");
-            new MutationObserver(() => told.push([status.ariaLive, status.textContent])).observe(status, { childList: true });
+            const note = () => told.push([status.ariaLive, status.textContent]);
+            new MutationObserver(note).observe(status, { childList: true });
         }"""
     )
     choose(page, *(file(f"{index}.png", picture(index)) for index in range(40)))
