@@ -135,7 +135,7 @@ def test_a_busy_server_is_asked_for_minutes(browser: Browser) -> None:
     def busy(route: Route) -> None:
         asked.append(route)
         if len(asked) <= 8:
-            route.fulfill(status=503, headers={"Retry-After": "0"}, json={"detail": "busy"})
+            route.fulfill(status=503, headers={"Retry-After": "0.01"}, json={"detail": "busy"})
         else:
             route.continue_()
 
@@ -156,7 +156,7 @@ def test_a_picture_that_was_cleared_is_not_asked_for_again(page: Page) -> None:
     expect(page.locator("[aria-busy=true]")).to_have_count(1)
     page.wait_for_timeout(100)
     page.get_by_role("button", name="Clear all").click()
-    asked[0].fulfill(status=503, headers={"Retry-After": "0"}, json={"detail": "busy"})
+    asked[0].fulfill(status=503, headers={"Retry-After": "0.01"}, json={"detail": "busy"})
     page.wait_for_timeout(200)
     assert len(asked) == 1
 
@@ -223,3 +223,18 @@ def test_many_results_are_not_lost_without_a_question(page: Page) -> None:
     page.mouse.click(5, 5)  # browsers ask only where the page was used
     page.reload()
     assert asked == ["beforeunload"]
+
+
+def test_a_busy_proxy_that_gives_a_date_is_not_asked_without_pause(page: Page) -> None:
+    asked: list[Route] = []
+
+    def busy(route: Route) -> None:
+        asked.append(route)
+        date = {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}
+        route.fulfill(status=503, headers=date, json={"detail": "busy"})
+
+    page.route("**/v1/detect", busy)
+    choose(page, file("a.png", picture(255)))
+    page.wait_for_timeout(500)
+    assert len(asked) == 1
+    page.get_by_role("button", name="Clear all").click()
