@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 from apn.detection import Detection
 from apn.image import ImageError
 from apn.server.answers import (
+    REFUSALS,
     Answer,
     DetectQuery,
     ExplainQuery,
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("apn.server")
 Result = TypeVar("Result")
 NOT_ASKED_FOR = "this server was started without explanations"
+STILL_EXPLAINING = (
+    "send the same file again: the first explanation opens PyTorch and the network, which goes on meanwhile"
+)
 
 
 def create_app(
@@ -120,7 +124,7 @@ def create_app(
                 futures = batcher.submit(uploads, query.stability)
             except QueueFullError as error:
                 raise busy(settings, "the queue is full; try again") from error
-            rows = await _results(request, futures, settings)
+            rows = await _results(request, futures, settings, late="try again, or send fewer images")
         if len(rows) == 1 and rows[0].error is not None:
             raise _UnreadableError(rows[0])
         return Answer(model=model, detections=rows)
@@ -151,7 +155,7 @@ def create_app(
             except QueueFullError as error:
                 raise busy(settings, "other images are being explained; try again") from error
             try:
-                (body,) = await _results(request, [future], settings)
+                (body,) = await _results(request, [future], settings, late=STILL_EXPLAINING)
             except ImageError as error:
                 raise _UnreadableError(Detection(path=uploads[0].name, error=str(error))) from error
         return Response(body, media_type="application/json")
@@ -161,7 +165,13 @@ def create_app(
         """Name, version and hash of the weights, thresholds, calibration, and the limits of a request."""
         return info
 
-    @app.get("/healthz", responses={503: {"model": Refusal, "description": "The inference thread does not run."}})
+    @app.get(
+        "/healthz",
+        responses={
+            403: REFUSALS[403],
+            503: {"model": Refusal, "description": "The inference thread does not run."},
+        },
+    )
     async def health() -> dict[str, str]:
         """Whether the server can score images. Asks no token."""
         if not batcher.alive:
@@ -201,8 +211,13 @@ class _UnreadableError(Exception):
         self.row = row
 
 
-async def _results(request: Request, futures: Sequence[Future[Result]], settings: ServerSettings) -> list[Result]:
-    """The results of `futures` in their order; cancels what has not begun when time is up or the client has left."""
+async def _results(
+    request: Request, futures: Sequence[Future[Result]], settings: ServerSettings, late: str
+) -> list[Result]:
+    """The results of `futures` in their order; cancels what has not begun when time is up or the client has left.
+
+    late: what a client can do about it that is told that time is up.
+    """
     results = asyncio.gather(*map(asyncio.wrap_future, futures))
     gone = asyncio.ensure_future(_disconnected(request))
     try:
@@ -211,7 +226,7 @@ async def _results(request: Request, futures: Sequence[Future[Result]], settings
         if gone.done() and not results.done():
             raise ClientDisconnect
         if not results.done():
-            raise busy(settings, f"no answer within {settings.timeout_s:g} s; try again, or send fewer images")
+            raise busy(settings, f"no answer within {settings.timeout_s:g} s; {late}")
         return results.result()
     finally:
         results.cancel()

@@ -53,6 +53,7 @@ def screenshots(folder: Path, weights: str | None) -> None:
                 else:
                     page.get_by_role("button", name="Show the score of each part").first.click()
                 page.locator("summary", has_text=re.compile("Stability|Metadata")).first.click()
+                page.evaluate("scrollTo(0, 0)")  # what stays in sight would lie over the first card
                 image = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
                 image.save(folder / f"{view}.webp", quality=90, method=6)  # a quarter of a PNG; 256 colours are too few
         browser.close()

@@ -144,6 +144,7 @@ def test_too_slow_an_explanation_is_503(explainer: FakeExplainer) -> None:
     with running(FakeDetector(), explainer, timeout_s=0.3) as client:
         answer = post(client)
         assert answer.status_code == 503
+        assert "send the same file again" in answer.json()["detail"]
         assert "retry-after" in answer.headers
         explainer.gate.set()
         wait_until(lambda: post(client).status_code == 200)  # made in the meantime, and remembered

@@ -37,6 +37,13 @@ def test_every_operation_is_listed(api: schemathesis.BaseSchema) -> None:
     assert found == {f"{method} {path}" for method, path in OPERATIONS}
 
 
+def test_a_foreign_host_is_described_wherever_it_is_refused(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    for method, path in OPERATIONS:
+        assert client.request(method, path, headers={"Host": "foreign.example"}).status_code == 403
+        assert "403" in paths[path][method.lower()]["responses"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
     [(*operation, GenerationMode.POSITIVE) for operation in OPERATIONS]
