@@ -3,14 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import file_digest, sha256
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apn.image import ImageError, LoadedImage, load_image
-from apn.imagefile import readable
 from apn.provenance import clean
 from apn.scan.entries import Empty, Entry, File, Link, Member, Rows, Tar, member_name, name_of, row_name
 from apn.scan.fetching import MAX_BYTES, check_size, patiently, start_of
@@ -33,26 +31,21 @@ class Image:
         """As `apn.image.load_image`, which `options` go to. Raises ImageError."""
         if self.error is not None:
             raise ImageError(self.error)
-        if isinstance(self.source, str):
-            loaded = load_image(self.source, **options)  # which reads only what it needs, and no pipe or device
-            if digest:
-                with readable(self.source) as file:  # it may be gone by now, which is an ImageError too
-                    self.sha256 = file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-            return loaded
-        return load_image(_Content(self, self.source, digest), **options)  # type: ignore[arg-type]
+        # Of a path it reads only what it needs, and no pipe or device.
+        source: Any = self.source if isinstance(self.source, str) else _Content(self.source)
+        loaded = load_image(source, digest=digest, **options)
+        self.sha256 = loaded.sha256
+        return loaded
 
 
 class _Content:
     """A file to `load_image`, which says in plain words what goes wrong when it is read."""
 
-    def __init__(self, image: Image, source: bytes | Callable[[], bytes], digest: bool) -> None:
-        self._image, self._source, self._digest = image, source, digest
+    def __init__(self, source: bytes | Callable[[], bytes]) -> None:
+        self._source = source
 
     def read(self) -> bytes:
-        content = self._source if isinstance(self._source, bytes) else self._source()
-        if self._digest:
-            self._image.sha256 = sha256(content).hexdigest()
-        return content
+        return self._source if isinstance(self._source, bytes) else self._source()
 
 
 def images_in(entries: Iterable[Entry], max_bytes: int = MAX_BYTES) -> Iterator[Image]:

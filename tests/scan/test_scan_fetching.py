@@ -4,7 +4,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -12,7 +11,7 @@ from fsspec.exceptions import FSTimeoutError
 from scanning import here, picture, plan_of, rows_of, scan_with
 
 from apn.image import ImageError
-from apn.scan import fetching, images
+from apn.scan import fetching
 from apn.scan.entries import File, Member, Rows
 from apn.scan.files import open_address
 from apn.scan.images import images_in
@@ -124,21 +123,6 @@ def test_a_table_whose_server_fails_midway_is_a_row_for_each_of_its_rows(server)
 def test_a_source_that_cannot_be_reached_is_a_users_error():
     with pytest.raises(ValueError, match=rf"'ftp://{REFUSED}/x.jpg' cannot be reached: .*refused"):
         open_address(f"ftp://{REFUSED}/x.jpg")
-
-
-def test_a_file_that_goes_between_loading_and_hashing_is_a_row(tmp_path, monkeypatch):
-    (tmp_path / "a.png").write_bytes(RED)
-    load_image = images.load_image
-
-    def then_gone(path, **options):
-        loaded = load_image(path, **options)
-        Path(path).unlink()
-        return loaded
-
-    monkeypatch.setattr(images, "load_image", then_gone)
-    (image,) = images_in([File(str(tmp_path / "a.png"))])
-    with pytest.raises(ImageError, match=r"^no such file$"):
-        image.load(digest=True)
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), FSTimeoutError(), aiohttp.ServerTimeoutError()])
