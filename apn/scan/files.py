@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
@@ -46,6 +47,12 @@ def is_local(file_system: AbstractFileSystem) -> bool:
 def full_address(file_system: AbstractFileSystem, path: str) -> str:
     """What opens the same file from anywhere: a plain path where it is of this machine."""
     return path if is_local(file_system) else str(file_system.unstrip_protocol(path))
+
+
+def open_table(file: Any) -> pq.ParquetFile:
+    """A Parquet table of an open file, read page by page. pyarrow's default is to fetch and hold whole row groups,
+    which in a table that was written in one go is all of it."""
+    return pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
 
 
 LOCK = ".lock"

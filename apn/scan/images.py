@@ -12,7 +12,7 @@ from apn.image import ImageError, LoadedImage, load_image
 from apn.provenance import clean
 from apn.scan.entries import Empty, Entry, File, Link, Member, Rows, Tar, member_name, name_of, row_name
 from apn.scan.fetching import MAX_BYTES, check_size, patiently, start_of
-from apn.scan.files import is_local, open_address
+from apn.scan.files import is_local, open_address, open_table
 from apn.scan.tars import Lost, walk_tar
 
 ROWS_AT_ONCE = 16  # of a table: this many images are held beside those that are being scored
@@ -122,7 +122,7 @@ def _rows(entry: Rows, max_bytes: int) -> Iterator[Image]:
     """Rows first .. first + rows - 1, from the row groups that they are in."""
     file_system, path = open_address(entry.table)
     with file_system.open(path, "rb") as file:
-        table = pq.ParquetFile(file)
+        table = open_table(file)
         row = 0  # the first of the row group
         for group in range(table.num_row_groups):
             after = row + table.metadata.row_group(group).num_rows
@@ -145,6 +145,8 @@ def _rows_of_group(entry: Rows, table: pq.ParquetFile, group: int, row: int, max
             else:
                 yield Image(name, error="expected an image, found an empty cell")
         row += len(batch)
+        if row >= entry.first + entry.rows:  # the rest of the row group is other shards'
+            return
 
 
 def _tar(entry: Tar, max_bytes: int) -> Iterator[Image]:

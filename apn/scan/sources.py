@@ -13,12 +13,11 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.spec import AbstractFileSystem
 
 from apn.image import IMAGE_EXTENSIONS
 from apn.scan.entries import Empty, Entry, File, Rows, Tar
-from apn.scan.files import full_address, is_local, open_address
+from apn.scan.files import full_address, is_local, open_address, open_table
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # Columns that hold images or their paths, by the names that data sets give them; the first that is there is taken.
@@ -182,7 +181,7 @@ def _csv(source: Source, column: str | None) -> Iterator[Entry]:
 def _parquet(source: Source, column: str | None) -> Iterator[Entry]:
     """Its rows where the column holds bytes (or a struct with `bytes`, as data sets of images do), else its paths."""
     with source.file_system.open(source.path, "rb") as file:
-        table = pq.ParquetFile(file)
+        table = open_table(file)
         schema = table.schema_arrow
         name = _choose_column(source, schema.names, column)
         kind = schema.field(name).type
