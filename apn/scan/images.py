@@ -109,13 +109,21 @@ def _guarded(entry: Rows | Tar, max_bytes: int) -> Iterator[Image]:
             given += 1
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its reader raise, or a server aiohttp
         told = f"{where} cannot be read: {clean(str(error))[:200] or type(error).__name__}"
-    if isinstance(entry, Rows):
-        for row in range(given, entry.rows):
-            yield Image(row_name(where, entry.first + row), error=told or f"{where} has no such row any more")
-    elif told:
-        yield Image(where, error=f"{told} (after {given} images)")
+    if told or isinstance(entry, Rows):
+        yield from unread(entry, given, told or f"{where} has no such row any more")
     elif not given:
         yield Image(where, error="expected image files in this tar, found none")
+
+
+def unread(entry: Entry, given: int, reason: str) -> Iterator[Image]:
+    """What stands for the images of an entry that come after the `given` first, where they cannot be read."""
+    if isinstance(entry, Rows):
+        for row in range(entry.first + given, entry.first + entry.rows):
+            yield Image(row_name(entry.table, row), error=reason)
+    elif isinstance(entry, Tar):
+        yield Image(entry.tar, error=f"{reason} (after {given} images)")
+    else:
+        yield Image(name_of(entry), error=reason)
 
 
 def _rows(entry: Rows, max_bytes: int) -> Iterator[Image]:
