@@ -108,7 +108,8 @@ class Detector:
         names: what each row's `path` says (default: the path, or the image's number). brief: no more of an image's
         re-deliveries are scored once one has overturned its verdict; verdicts are the same, in less time. batch_size:
         tiles that the network sees at once; it does not change a score. workers: threads that decode ahead of the
-        network. Raises TypeError for what is no source, ValueError for more or fewer names than images.
+        network. Raises TypeError for what is no source, ValueError for more or fewer names than images, and what
+        `images` raises: after the rows of all images before it.
         """
         if is_one(images):
             raise TypeError(f"expected several images, found one ({type(images).__name__}): detect() takes it")
@@ -124,14 +125,10 @@ class Detector:
         def prepare(pair: tuple[Source, str]) -> Prepared:
             return self._prepare(*pair, stability=stability, options=options)
 
-        pending: list[Prepared] = []
         # A whole batch ahead: decoding goes on while the network is busy with the last one.
-        for prepared in ahead(prepare, named(images, names), workers, max(2 * workers, batch_size)):
-            pending.append(prepared)
-            if sum(max(len(p.corners), 1) for p in pending) >= batch_size:  # a broken file has no tile, but is a row
-                yield from self._judge(pending, batch_size, brief)
-                pending = []
-        yield from self._judge(pending, batch_size, brief)
+        prepared = ahead(prepare, named(images, names), workers, max(2 * workers, batch_size))
+        for batch in _batches(prepared, batch_size):
+            yield from self._judge(batch, batch_size, brief)
 
     def tile_logits(self, tiles: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
         """Generated minus real logit (T,) of tiles (T, S, S, 3) uint8."""
@@ -287,6 +284,21 @@ def _silent(image: Prepared, calibration: Calibration) -> tuple[str, ...]:
             f"{calibration.most_flat:.0%} for a verdict); of that the score says nothing"
         )
     return tuple(found)
+
+
+def _batches(images: Iterable[Prepared], tiles: int) -> Iterator[list[Prepared]]:
+    """As many images as have so many tiles together. Where `images` raises, those before come out first."""
+    pending: list[Prepared] = []
+    try:
+        for image in images:
+            pending.append(image)
+            if sum(max(len(p.corners), 1) for p in pending) >= tiles:  # a broken file has no tile, but is a row
+                yield pending
+                pending = []
+    except Exception:
+        yield pending
+        raise
+    yield pending
 
 
 def _delivered(tiles: int) -> list[int]:

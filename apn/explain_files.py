@@ -119,7 +119,7 @@ def explanation_json(explanation: Explanation, detector: Detector, *, stability:
     row["path"] = as_utf8(row["path"])
     model = model_words(detector.describe(), stability=stability)
     return {
-        **file_now(explanation.detection, explanation.detection.path, model)._asdict(),
+        **file_now(explanation.sha256, model)._asdict(),
         "detection": row,
         "target": explanation.target,
         "heat_map_peaks": {name: getattr(explanation, name).peak for name in ("evidence", "spatial", "frequency")},

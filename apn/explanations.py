@@ -56,6 +56,7 @@ class Explanation(NamedTuple):
                  for real, whatever the target.
     spatial, frequency: LayerCAM of the two branches.
     bands:       the frequency branch on the tile that speaks most for the target.
+    sha256:      of the bytes of the file that was judged, in hexadecimal; None for pixels.
     """
 
     detection: Detection
@@ -68,6 +69,7 @@ class Explanation(NamedTuple):
     spatial: HeatMap
     frequency: HeatMap
     bands: BandEvidence
+    sha256: str | None
 
 
 def explain(
@@ -98,7 +100,7 @@ def explain(
         raise ValueError(f"expected target {' or '.join(get_args(Target))}, found {target!r}")
     if detector.crop_size != size:
         raise ValueError(f"expected a detector of the same weights, crops of {size}, found {detector.crop_size}")
-    loaded = open_source(image)
+    loaded = open_source(image, digest=True)
     detection = _detect(detector, loaded, image, stability)
     tiles = crops_at(loaded.pixels, [(tile.top, tile.left) for tile in detection.tiles], size)
     inputs = torch.from_numpy(to_input(tiles)).to(next(model.parameters()).device)  # (T, 3, S, S)
@@ -119,6 +121,7 @@ def explain(
         spatial=layout.heat(maps.spatial),
         frequency=layout.heat(maps.frequency),
         bands=band_evidence(model, inputs[best], detection.tiles[best], shown_bands, sign),
+        sha256=loaded.sha256,
     )
 
 

@@ -21,7 +21,7 @@ from apn.imagecolour import to_rgb
 from apn.imagefacts import count_frames, jpeg_quality, jpeg_subsampling
 from apn.imagefile import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from apn.imagefile import ImageError as ImageError
-from apn.imagefile import Source, readable
+from apn.imagefile import Source, readable, sha256_of, state_of
 from apn.imagefile import find_images as find_images
 from apn.provenance import find_provenance
 
@@ -76,6 +76,7 @@ class LoadedImage(NamedTuple):
     truncated: the file ended early and the missing part is filled; only with `allow_truncated`.
     quality:   JPEG quality in 1..100 whose luminance table is nearest to the file's, None if not a JPEG.
     metadata:  see `apn.provenance.find_provenance`.
+    sha256:    of the file's bytes, in hexadecimal; None where nobody asked for it.
     """
 
     pixels: np.ndarray
@@ -84,6 +85,7 @@ class LoadedImage(NamedTuple):
     truncated: bool
     quality: int | None
     metadata: dict[str, str]
+    sha256: str | None = None
 
     @property
     def width(self) -> int:
@@ -112,17 +114,22 @@ class Header(NamedTuple):
     progressive: bool | None
 
 
-def load_image(source: Source, *, max_pixels: int = 200_000_000, allow_truncated: bool = False) -> LoadedImage:
+def load_image(
+    source: Source, *, max_pixels: int = 200_000_000, allow_truncated: bool = False, digest: bool = False
+) -> LoadedImage:
     """The first frame of an image as upright sRGB pixels; the same result for a path, its bytes and an open file.
 
     source:          path to a regular file; the bytes of one; or a binary file, read from its position to its end.
     max_pixels:      a larger image is refused before it is decoded.
     allow_truncated: load what there is of a JPEG, PNG, GIF, BMP, PPM or uncompressed TIFF that ends early.
+    digest:          fill in `sha256`; a file that is written to meanwhile is then an error.
 
     Raises ImageError for everything that can be wrong with the file, TypeError for a source of another type.
     """
     with readable(source) as file:
-        return _load(file, max_pixels, allow_truncated)
+        before = state_of(file)
+        loaded = _load(file, max_pixels, allow_truncated)
+        return loaded._replace(sha256=sha256_of(file, before)) if digest else loaded
 
 
 def read_header(source: Source, *, max_pixels: int = 200_000_000) -> Header:

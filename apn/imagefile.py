@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,6 +102,26 @@ def _opened(source: Any) -> Iterator[BinaryIO]:
         no_wait = getattr(os, "O_NONBLOCK", 0)
         with open(source, "rb", opener=lambda path, flags: os.open(path, flags | no_wait)) as file:
             yield file
+
+
+def state_of(file: BinaryIO) -> tuple[int, int] | None:
+    """What changes when somebody writes to an open file: its size in bytes, its time in ns. None for one in memory."""
+    if isinstance(file, io.BytesIO):
+        return None
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def sha256_of(file: BinaryIO, before: tuple[int, int] | None) -> str:
+    """Of the whole file that is open, whatever has its name by now, in hexadecimal.
+
+    before: its state when reading began. Raises ImageError where it has another one: who can say which bytes were read?
+    """
+    file.seek(0)
+    found = file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    if state_of(file) != before:
+        raise ImageError("the file was changed while it was read")
+    return found
 
 
 class _IgnorePillowWarnings:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ RESET = "\x1b[0m"
 class Filed(NamedTuple):
     """What a verdict that is filed away has to say beside it.
 
-    sha256: of the file, in hexadecimal; None where it was not scored. judged: when, in UTC.
+    sha256: of the bytes that were judged, in hexadecimal; None where it was not scored. judged: when, in UTC.
     model: name, version and sha256 of the weights, the thresholds in use, and whether the stability check was on.
     """
 
@@ -46,23 +45,9 @@ def model_words(described: dict[str, Any], *, stability: bool) -> dict[str, Any]
     }
 
 
-def file_now(row: Detection, path: str | os.PathLike[str] | None, model: dict[str, Any]) -> Filed:
-    """What to say beside a row that was judged just now. path: of the image; None leaves out the hash."""
-    digest = None if path is None or row.error is not None else _sha256(path)
-    return Filed(digest, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), model)
-
-
-def _sha256(path: str | os.PathLike[str]) -> str | None:
-    """Of a file that has been judged; None where it has gone since."""
-    from hashlib import file_digest
-
-    from apn.imagefile import ImageError, readable
-
-    try:
-        with readable(path) as file:
-            return file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    except ImageError:
-        return None
+def file_now(sha256: str | None, model: dict[str, Any]) -> Filed:
+    """What to say beside a row that was judged just now."""
+    return Filed(sha256, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), model)
 
 
 class RowWriter(Protocol):

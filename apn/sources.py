@@ -34,6 +34,22 @@ def open_source(source: Source, **options: Any) -> LoadedImage:
     return load_image(source, **options)
 
 
+class HashedFile:
+    """A file as a source, whose SHA-256 is that of the bytes which were judged. options: of `load_image`.
+
+    sha256: in hexadecimal, once it is loaded; None before, and where it cannot be read.
+    """
+
+    def __init__(self, path: File, **options: Any) -> None:
+        self.path, self.options = path, options
+        self.sha256: str | None = None
+
+    def __call__(self) -> LoadedImage:
+        loaded = load_image(self.path, digest=True, **self.options)
+        self.sha256 = loaded.sha256
+        return loaded
+
+
 def is_one(images: object) -> bool:
     """Whether it is a single image, which would be taken byte by byte, line by line or row by row."""
     pixels = isinstance(images, np.ndarray) and images.ndim in (2, 3)  # of one axis: paths; of four: several images

@@ -14,18 +14,28 @@ def ahead(
 ) -> Iterator[Result]:
     """map(function, items) in order, computed at most `most` items ahead (8 for each worker by default).
 
-    Memory does not grow with the number of items.
+    Memory does not grow with the number of items. Where `items` raises, the results of those before come out first.
     """
     most = 8 * workers if most is None else most
+    given, failure = iter(items), None
     with ThreadPoolExecutor(workers) as pool:
         running: deque[Future[Result]] = deque()
         try:
-            for item in items:
-                running.append(pool.submit(function, item))
-                if len(running) > most:
-                    yield running.popleft().result()
+            while failure is None:
+                try:
+                    item = next(given)
+                except StopIteration:
+                    break
+                except Exception as error:  # noqa: BLE001 - raised again below, once what was begun has come out
+                    failure = error
+                else:
+                    running.append(pool.submit(function, item))
+                    if len(running) > most:
+                        yield running.popleft().result()
             while running:
                 yield running.popleft().result()
+            if failure is not None:
+                raise failure
         finally:  # a caller that stops early need not wait for what it will not see
             for future in running:
                 future.cancel()

@@ -10,6 +10,9 @@ from apn.detection import Detection
 VERDICTS = {"generated": "looks AI-generated", "real": "looks like a photograph", "unsure": "unsure"}
 _VOID = ("small", "no colour", "flat", "not stable")  # warnings with which no probability is a verdict
 _CHOSEN = {"ICO": "largest", "HEIF": "main one"}  # of several pictures in a file; else the first
+_JOINER, _KEYCAP = "\u200d", "\u20e3"
+_SELECTORS = frozenset(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+_EMOJI_ENDS = frozenset("\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")  # a selector, colours of skin
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # letters and marks that show nothing
 
 
@@ -17,14 +20,27 @@ def printable(text: str) -> str:
     r"""One line in which nothing is hidden: what cannot be seen is spelt out, `\u202e` or `\x1b`.
 
     So are control characters, those that turn the direction of writing (`photo\u202egpj.exe` would read as
-    "photoexe.jpg"), those without width, and undecodable bytes of file names (`\udcff`). Spaces of any width stay.
+    "photoexe.jpg"), those without width, and undecodable bytes of file names (`\udcff`). Spaces of any width stay, and
+    so do signs without width that make one emoji of several, or choose the look of one or of an ideograph.
     """
-    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible, f" {text}", text, f"{text[1:]} "))
 
 
-def _visible(character: str) -> str:
-    shown = character.isprintable() or unicodedata.category(character) == "Zs"
-    return character if shown and character not in _BLANK else character.encode("unicode_escape").decode("ascii")
+def _visible(before: str, sign: str, after: str) -> str:
+    """The sign between two others, or its escape."""
+    if sign == _JOINER:
+        shown = (_is_picture(before) or before in _EMOJI_ENDS) and _is_picture(after)
+    elif sign in _SELECTORS:
+        shown = _is_picture(before) or after == _KEYCAP or unicodedata.name(before, "").startswith("CJK ")
+    else:
+        shown = (sign.isprintable() or unicodedata.category(sign) == "Zs") and sign not in _BLANK
+    return sign if shown else sign.encode("unicode_escape").decode("ascii")
+
+
+def _is_picture(sign: str) -> bool:
+    return unicodedata.category(sign) == "So"
 
 
 def as_utf8(text: str) -> str:

@@ -21,7 +21,7 @@ import apn.explain_files
 from apn.commands import UsageError
 from apn.commands.explain import explain as command
 from apn.explain_figures import explanation_figure, explanation_sheet, figure_pixels, spectrum_figure
-from apn.explain_files import DPI, FileNames, Format, write_explanation
+from apn.explain_files import DPI, FileNames, Format, explanation_json, write_explanation
 from apn.explain_parts import all_parts, stretch
 from apn.explanations import LONGEST_SIDE, Explanation, explain
 from apn.image import ImageError
@@ -263,6 +263,17 @@ def test_the_command_writes_figures_parts_and_json(tmp_path: Path, capsys: pytes
     for band in facts["bands"]:
         assert 0 <= band["weight"] <= 1
         assert all(-0.5 <= one["low"] <= one["high"] <= 0.5 for one in band["intervals"])
+
+
+def test_a_file_that_is_replaced_once_it_is_explained_keeps_the_hash_of_what_was(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    sha256 = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
+    model = tiny_model(0).eval()
+    explanation = explain(model, tmp_path / "a.png", stability=False)
+    (tmp_path / "a.png").write_bytes(b"another file")
+    detector = apn.load()
+    assert explanation_json(explanation, detector, stability=False)["sha256"] == sha256
+    assert explanation_json(explained(), detector, stability=False)["sha256"] is None
 
 
 def test_the_image_itself_is_never_replaced(tmp_path: Path, found: Explanation) -> None:

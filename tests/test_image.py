@@ -1,5 +1,6 @@
 """Every kind of file that people have, made here, through the one door that images enter by."""
 
+import hashlib
 import io
 import os
 import struct
@@ -14,6 +15,7 @@ import pytest
 from made_pictures import SIX, encode, photo
 from PIL import Image, ImageFile
 
+import apn.image
 from apn.image import IMAGE_EXTENSIONS, ImageError, find_images, load_image
 
 # ------------------------------------------------------------------------------------------------ formats and contents
@@ -51,6 +53,42 @@ def test_each_format_gives_the_same_picture_from_bytes_path_and_file(
     for other in (load_image(path), load_image(str(path)), load_image(io.BytesIO(data)), load_image(bytearray(data))):
         assert np.array_equal(other.pixels, loaded.pixels)
         assert other[1:] == loaded[1:]
+
+
+@pytest.mark.parametrize("happens", ["nothing", "removed", "replaced", "written"])
+def test_the_hash_is_of_the_bytes_whose_pixels_these_are(
+    happens: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other, decode = tmp_path / "a.png", tmp_path / "b.png", apn.image._load
+    path.write_bytes(encode(photo(), "PNG"))
+    other.write_bytes(encode(photo(), "PNG") + b"more")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    changes: dict[str, Callable[[], Any]] = {
+        "nothing": lambda: None,
+        "removed": path.unlink,
+        "replaced": lambda: os.replace(other, path),
+        "written": lambda: path.write_bytes(other.read_bytes()),
+    }
+
+    def decoded(*arguments: Any) -> Any:
+        loaded = decode(*arguments)
+        changes[happens]()
+        return loaded
+
+    monkeypatch.setattr(apn.image, "_load", decoded)
+    if happens == "written":
+        with pytest.raises(ImageError, match=r"^the file was changed while it was read$"):
+            load_image(path, digest=True)
+    else:
+        assert load_image(path, digest=True).sha256 == sha256
+
+
+def test_files_in_any_form_have_the_same_hash_and_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    data = encode(photo(), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    forms = (tmp_path / "a.png", data, io.BytesIO(data))
+    assert {load_image(form, digest=True).sha256 for form in forms} == {hashlib.sha256(data).hexdigest()}
+    assert load_image(data).sha256 is None
 
 
 def test_heic_is_read_with_the_extra_and_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

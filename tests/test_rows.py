@@ -41,6 +41,22 @@ def test_a_verdict_says_of_which_file_when_and_by_what(apn, tmp_path, option, th
     assert json.loads(first["model"]) == row["model"]
 
 
+def test_a_file_that_is_replaced_once_it_is_judged_keeps_the_hash_of_what_was(apn, tmp_path, monkeypatch):
+    judge = library.Detector._judge
+
+    def then_replaced(detector, *arguments):
+        rows = list(judge(detector, *arguments))
+        (tmp_path / "a.jpg").write_bytes(b"another file")
+        return iter(rows)
+
+    monkeypatch.setattr(library.Detector, "_judge", then_replaced)
+    (tmp_path / "a.jpg").write_bytes(CAT.read_bytes())
+    code, out, _ = apn("detect", "--json", "--no-stability", tmp_path / "a.jpg", tmp_path / "a.jpg")
+    assert (code, (tmp_path / "a.jpg").read_bytes()) == (0, b"another file")
+    sha256 = hashlib.sha256(CAT.read_bytes()).hexdigest()
+    assert [json.loads(line)["sha256"] for line in out.splitlines()] == [sha256, sha256]
+
+
 def test_a_path_is_no_formula_of_a_spreadsheet_and_names_the_same_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["=1+2.jpg", "+1.jpg", "-1.jpg", "@SUM(1).jpg", "Prüfung 写真.jpg", "a/=1.jpg"]

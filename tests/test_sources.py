@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,22 @@ def test_every_image_has_a_name() -> None:
         list(detector.detect_many(iter([PIXELS]), names=iter(["one", "two"])))
     with pytest.raises(TypeError, match="a name for each image, found one text: 'ab'"):
         list(detector.detect_many([PIXELS, PIXELS], names="ab"))
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (16, 2), (64, 4)])
+def test_what_comes_before_a_failure_of_the_source_is_judged_first(batch_size: int, workers: int) -> None:
+    def images() -> Iterator[object]:
+        yield from [PIXELS] * 5
+        raise ConnectionError("the queue is gone")
+
+    rows = make_detector().detect_many(images(), batch_size=batch_size, workers=workers)
+    assert [next(rows).path for _ in range(5)] == [f"image {n}" for n in range(5)]
+    with pytest.raises(ConnectionError, match="the queue is gone"):
+        next(rows)
+    mixed = make_detector().detect_many([PIXELS, PIXELS, 7, PIXELS], batch_size=batch_size, workers=workers)
+    assert [next(mixed).path for _ in range(2)] == ["image 0", "image 1"]
+    with pytest.raises(TypeError, match="found int"):
+        next(mixed)
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": -1}, {"workers": 0}, {"workers": -1}])

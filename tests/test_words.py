@@ -16,6 +16,13 @@ NAMES = {
     "a\u2066b\u200bc\ufeffd\u3164e.png": r"a\u2066b\u200bc\ufeffd\u3164e.png",
     "a\x1b[31m\n\x85\u2028.png": r"a\x1b[31m\n\x85\u2028.png",
     "a\\b.png": "a\\b.png",
+    "\U0001f469\u200d\U0001f467.jpg": "\U0001f469\u200d\U0001f467.jpg",  # a mother and her daughter, one emoji
+    "\U0001f469\U0001f3fd\u200d\u2764\ufe0f\u200d\U0001f468": "\U0001f469\U0001f3fd\u200d\u2764\ufe0f\u200d\U0001f468",
+    "1\ufe0f\u20e3.jpg": "1\ufe0f\u20e3.jpg",  # a key with the digit 1
+    "\u845b\U000e0100.jpg": "\u845b\U000e0100.jpg",  # an ideograph as one city writes it
+    "a\u200db.jpg": r"a\u200db.jpg",
+    "\U0001f469\u200d.jpg": "\U0001f469\\u200d.jpg",
+    "a\ufe0f\U000e0100.jpg": r"a\ufe0f\U000e0100.jpg",  # looks as "a.jpg" does
 }
 
 

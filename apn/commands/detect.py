@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import tee
 from pathlib import Path
 from typing import TextIO
 
@@ -24,6 +25,7 @@ def detect(arguments: Sequence[str]) -> None:
     from apn.detector import load
     from apn.image import find_images
     from apn.rows import CsvRows, JsonRows, RowWriter, TableRows, file_now, model_words, open_progress
+    from apn.sources import HashedFile
 
     files = list(find_images(options.paths))
     if not files:
@@ -33,23 +35,20 @@ def detect(arguments: Sequence[str]) -> None:
         _spare_images(options.csv, files)
     detector = load(options.weights, backend=backend, calibration=options.calibration)
     model = model_words(detector.describe(), stability=options.stability)
-    filing = options.json or options.csv is not None
+    reading = {"allow_truncated": options.allow_truncated, "max_pixels": options.max_pixels}
+    # Two iterators over the same: what the detector has read is known here when its row comes.
+    given, hashed = tee(HashedFile(path, **reading) for path in files)
     failed = 0
     with _output(options.csv) as csv_file, open_progress(len(files)) as advance:
         writers: list[RowWriter] = [JsonRows(sys.stdout) if options.json else TableRows(sys.stdout)]
         if csv_file is not None:
             writers.append(CsvRows(csv_file))
         rows = detector.detect_many(
-            files,
-            names=map(str, files),
-            stability=options.stability,
-            allow_truncated=options.allow_truncated,
-            max_pixels=options.max_pixels,
-            batch_size=options.batch_size,
+            given, names=map(str, files), stability=options.stability, batch_size=options.batch_size
         )
-        for path, row in zip(files, rows, strict=True):
+        for file, row in zip(hashed, rows, strict=True):
             failed += row.error is not None
-            filed = file_now(row, path if filing else None, model)
+            filed = file_now(file.sha256, model)
             for writer in writers:
                 writer.write(row, filed)
             advance()

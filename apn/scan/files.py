@@ -1,10 +1,12 @@
 """Files here and elsewhere: any address that fsspec knows, and a folder of results whose files are never half there."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
@@ -33,9 +35,24 @@ def open_address(address: str) -> tuple[AbstractFileSystem, str]:
             f"(s3fs for s3://, gcsfs for gs://): {error}"
         ) from error
     except Exception as error:  # so broad because each file system raises its own package's errors
-        told = clean(str(error))[:200] or type(error).__name__
-        raise UnreachableError(f"{address!r} cannot be reached: {told}") from error
+        raise UnreachableError(f"{address!r} cannot be reached: {_told(error)}") from error
     return file_system, path
+
+
+@contextmanager
+def reaching(file_system: AbstractFileSystem, path: str) -> Iterator[None]:
+    """Whatever goes wrong inside with a file of another machine (no credentials, a wrong key, no such bucket, nobody
+    there) is a ValueError that says where. Errors of this machine pass as they are, and so do our own."""
+    try:
+        yield
+    except Exception as error:  # so broad because each file system raises its own package's errors
+        if is_local(file_system) or isinstance(error, ValueError):
+            raise
+        raise ValueError(f"{full_address(file_system, path)!r} cannot be reached: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    return clean(str(error))[:200] or type(error).__name__
 
 
 def is_local(file_system: AbstractFileSystem) -> bool:
@@ -46,6 +63,12 @@ def is_local(file_system: AbstractFileSystem) -> bool:
 def full_address(file_system: AbstractFileSystem, path: str) -> str:
     """What opens the same file from anywhere: a plain path where it is of this machine."""
     return path if is_local(file_system) else str(file_system.unstrip_protocol(path))
+
+
+def open_table(file: Any) -> pq.ParquetFile:
+    """A Parquet table of an open file, read page by page. pyarrow's default is to fetch and hold whole row groups,
+    which in a table that was written in one go is all of it."""
+    return pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
 
 
 LOCK = ".lock"
@@ -81,45 +104,56 @@ class Store:
         if is_local(self._fs):
             _write_locally(Path(path), content)
         else:
-            self._fs.pipe_file(path, content)
+            with reaching(self._fs, path):
+                self._fs.pipe_file(path, content)
 
     def read(self, name: str) -> bytes | None:
         """What the file holds; None where there is none."""
-        try:
-            return bytes(self._fs.cat_file(f"{self._root}/{name}"))
-        except FileNotFoundError:
-            return None
+        path = f"{self._root}/{name}"
+        with reaching(self._fs, path):
+            try:
+                return bytes(self._fs.cat_file(path))
+            except FileNotFoundError:
+                return None
 
     def open(self, name: str) -> Any:
         """The file, open for reading and seeking."""
-        return self._fs.open(f"{self._root}/{name}", "rb")
+        path = f"{self._root}/{name}"
+        with reaching(self._fs, path):
+            return self._fs.open(path, "rb")
 
     def has(self, name: str) -> bool:
-        return bool(self._fs.exists(f"{self._root}/{name}"))
+        path = f"{self._root}/{name}"
+        with reaching(self._fs, path):
+            return bool(self._fs.exists(path))
 
     def remove(self, name: str) -> None:
         """Removes the file, if it is there."""
-        try:
-            self._fs.rm_file(f"{self._root}/{name}")
-        except FileNotFoundError:
-            return
+        path = f"{self._root}/{name}"
+        with reaching(self._fs, path):
+            try:
+                self._fs.rm_file(path)
+            except FileNotFoundError:
+                return
 
     def rename(self, name: str, to: str) -> None:
         """Gives a file another name, replacing what has it; on this machine a full disk has room for that."""
         if is_local(self._fs):
             os.replace(f"{self._root}/{name}", f"{self._root}/{to}")
         else:
-            self._fs.mv(f"{self._root}/{name}", f"{self._root}/{to}")
+            with reaching(self._fs, f"{self._root}/{to}"):
+                self._fs.mv(f"{self._root}/{name}", f"{self._root}/{to}")
 
     def names(self, folder: str = "") -> list[str]:
         """Names of the files and folders in a folder, in no order; none where there is no such folder."""
         where = f"{self._root}/{folder}".rstrip("/")
         if is_local(self._fs):  # fsspec would look at every file
             return os.listdir(where) if os.path.isdir(where) else []
-        try:
-            return [str(name).rstrip("/").rpartition("/")[2] for name in self._fs.ls(where, detail=False)]
-        except FileNotFoundError:
-            return []
+        with reaching(self._fs, where):
+            try:
+                return [str(name).rstrip("/").rpartition("/")[2] for name in self._fs.ls(where, detail=False)]
+            except FileNotFoundError:
+                return []
 
     def names_that_count(self, folder: str = "") -> list[str]:
         """As `names`, without the lock, and what killed writers and file managers leave."""

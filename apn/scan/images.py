@@ -3,18 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import file_digest, sha256
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from apn.image import ImageError, LoadedImage, load_image
-from apn.imagefile import readable
 from apn.provenance import clean
 from apn.scan.entries import Empty, Entry, File, Link, Member, Rows, Tar, member_name, name_of, row_name
 from apn.scan.fetching import MAX_BYTES, check_size, patiently, start_of
-from apn.scan.files import is_local, open_address
+from apn.scan.files import is_local, open_address, open_table
 from apn.scan.tars import Lost, walk_tar
 
 ROWS_AT_ONCE = 16  # of a table: this many images are held beside those that are being scored
@@ -33,26 +31,21 @@ class Image:
         """As `apn.image.load_image`, which `options` go to. Raises ImageError."""
         if self.error is not None:
             raise ImageError(self.error)
-        if isinstance(self.source, str):
-            loaded = load_image(self.source, **options)  # which reads only what it needs, and no pipe or device
-            if digest:
-                with readable(self.source) as file:  # it may be gone by now, which is an ImageError too
-                    self.sha256 = file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-            return loaded
-        return load_image(_Content(self, self.source, digest), **options)  # type: ignore[arg-type]
+        # Of a path it reads only what it needs, and no pipe or device.
+        source: Any = self.source if isinstance(self.source, str) else _Content(self.source)
+        loaded = load_image(source, digest=digest, **options)
+        self.sha256 = loaded.sha256
+        return loaded
 
 
 class _Content:
     """A file to `load_image`, which says in plain words what goes wrong when it is read."""
 
-    def __init__(self, image: Image, source: bytes | Callable[[], bytes], digest: bool) -> None:
-        self._image, self._source, self._digest = image, source, digest
+    def __init__(self, source: bytes | Callable[[], bytes]) -> None:
+        self._source = source
 
     def read(self) -> bytes:
-        content = self._source if isinstance(self._source, bytes) else self._source()
-        if self._digest:
-            self._image.sha256 = sha256(content).hexdigest()
-        return content
+        return self._source if isinstance(self._source, bytes) else self._source()
 
 
 def images_in(entries: Iterable[Entry], max_bytes: int = MAX_BYTES) -> Iterator[Image]:
@@ -116,20 +109,28 @@ def _guarded(entry: Rows | Tar, max_bytes: int) -> Iterator[Image]:
             given += 1
     except Exception as error:  # noqa: BLE001 - whatever a damaged file makes its reader raise, or a server aiohttp
         told = f"{where} cannot be read: {clean(str(error))[:200] or type(error).__name__}"
-    if isinstance(entry, Rows):
-        for row in range(given, entry.rows):
-            yield Image(row_name(where, entry.first + row), error=told or f"{where} has no such row any more")
-    elif told:
-        yield Image(where, error=f"{told} (after {given} images)")
+    if told or isinstance(entry, Rows):
+        yield from unread(entry, given, told or f"{where} has no such row any more")
     elif not given:
         yield Image(where, error="expected image files in this tar, found none")
+
+
+def unread(entry: Entry, given: int, reason: str) -> Iterator[Image]:
+    """What stands for the images of an entry that come after the `given` first, where they cannot be read."""
+    if isinstance(entry, Rows):
+        for row in range(entry.first + given, entry.first + entry.rows):
+            yield Image(row_name(entry.table, row), error=reason)
+    elif isinstance(entry, Tar):
+        yield Image(entry.tar, error=f"{reason} (after {given} images)")
+    else:
+        yield Image(name_of(entry), error=reason)
 
 
 def _rows(entry: Rows, max_bytes: int) -> Iterator[Image]:
     """Rows first .. first + rows - 1, from the row groups that they are in."""
     file_system, path = open_address(entry.table)
     with file_system.open(path, "rb") as file:
-        table = pq.ParquetFile(file)
+        table = open_table(file)
         row = 0  # the first of the row group
         for group in range(table.num_row_groups):
             after = row + table.metadata.row_group(group).num_rows
@@ -152,6 +153,8 @@ def _rows_of_group(entry: Rows, table: pq.ParquetFile, group: int, row: int, max
             else:
                 yield Image(name, error="expected an image, found an empty cell")
         row += len(batch)
+        if row >= entry.first + entry.rows:  # the rest of the row group is other shards'
+            return
 
 
 def _tar(entry: Tar, max_bytes: int) -> Iterator[Image]:

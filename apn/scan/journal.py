@@ -1,27 +1,32 @@
-"""An image that kills the process which reads it (a decoder's crash, no memory left) must not stop the scan.
+"""What kills the process that reads it (a decoder's crash, no memory left) must not stop the scan.
 
 Only a worker that replaces a dead one keeps a journal. If a shard has been begun twice before, it goes through it image
-by image, and writes down each before it is read; an image at which two workers died becomes a row with an error.
+by image, and writes down each before it is fetched and before it is scored. An image whose scoring two workers died of
+becomes a row with an error; where two died while they fetched the next one of a table or tar (a page of it is unpacked
+as a whole), so does the rest of that table or tar in this shard, for nobody can read past it.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, Field
 
+from apn.scan.entries import Entry, images_of
 from apn.scan.files import Store
-from apn.scan.images import Image
+from apn.scan.images import Image, images_in, unread
 
 DEATHS = 2  # at the same image: once may be somebody else's doing
 ERROR = "the process that reads this image dies of it"
+ERROR_UNREAD = "the process that reads on in this table or tar dies of it"
 
 
 class Journal(BaseModel):
     """What is known of a shard that workers died in. Images are counted from 0."""
 
     begun: int = 0
-    at: int | None = None  # the image that is being read
-    deaths: dict[int, int] = Field(default_factory=dict)  # at each image
+    at: int | None = None  # the image that is being fetched or scored
+    fetching: bool = False
+    deaths: dict[int, int] = Field(default_factory=dict)  # while each image was scored
+    unread: dict[int, int] = Field(default_factory=dict)  # while each was fetched
 
     @property
     def careful(self) -> bool:
@@ -34,20 +39,34 @@ def begin(store: Store, number: int) -> Journal:
     text = store.read(_file(number))
     journal = Journal(begun=1) if text is None else Journal.model_validate_json(text)
     if journal.at is not None:
-        journal.deaths = dict(Counter(journal.deaths) + Counter([journal.at]))
+        told = journal.unread if journal.fetching else journal.deaths
+        told[journal.at] = told.get(journal.at, 0) + 1
     journal.begun, journal.at = journal.begun + 1, None
     _write(store, number, journal)
     return journal
 
 
-def one_by_one(store: Store, number: int, journal: Journal, images: Iterable[Image]) -> Iterator[Image]:
-    """The images, each written down before it is given out; those that workers died of come with an error."""
-    for place, image in enumerate(images):
-        if journal.deaths.get(place, 0) >= DEATHS:
-            yield Image(image.name, error=ERROR)
-        else:
-            _write(store, number, journal.model_copy(update={"at": place}))
+def one_by_one(
+    store: Store, number: int, journal: Journal, entries: Iterable[Entry], max_bytes: int
+) -> Iterator[Image]:
+    """As `images_in`, each image written down before it is given out; those that workers died of have an error."""
+    place = 0
+    for entry in entries:
+        first, images = place, images_in([entry], max_bytes)
+        while place - first != images_of(entry):
+            if journal.unread.get(place, 0) >= DEATHS:
+                images = unread(entry, place - first, ERROR_UNREAD)
+            else:
+                _write(store, number, journal.model_copy(update={"at": place, "fetching": True}))
+            image = next(images, None)
+            if image is None:  # of a tar nobody knows how many it holds
+                break
+            if journal.deaths.get(place, 0) >= DEATHS:
+                image = Image(image.name, error=ERROR)
+            elif image.error is None:
+                _write(store, number, journal.model_copy(update={"at": place, "fetching": False}))
             yield image
+            place += 1
 
 
 def end(store: Store, number: int) -> None:

@@ -22,7 +22,7 @@ _WORD = pa.dictionary(pa.int32(), pa.string())  # texts that repeat
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),  # of the file; TABLE#ROW and TAR#MEMBER for what is inside another file
-        ("sha256", pa.string()),  # of the file, in hexadecimal; null where not asked for or not read
+        ("sha256", pa.string()),  # of the bytes that were judged, in hexadecimal; null where failed or not asked for
         ("verdict", _WORD),  # generated, real or unsure; null where failed
         ("probability", pa.float64()),  # calibrated, of being generated; null where failed
         ("logit", pa.float64()),  # generated minus real, before calibration; null where failed

@@ -9,16 +9,16 @@ import io
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.spec import AbstractFileSystem
 
 from apn.image import IMAGE_EXTENSIONS
 from apn.scan.entries import Empty, Entry, File, Rows, Tar
-from apn.scan.files import full_address, is_local, open_address
+from apn.scan.files import full_address, is_local, open_address, open_table, reaching
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # Columns that hold images or their paths, by the names that data sets give them; the first that is there is taken.
@@ -73,8 +73,15 @@ def list_entries(sources: Iterable[Source], column: str | None = None) -> Iterat
     for source in sources:
         try:
             yield from listers[source.kind](source)
-        except (pa.ArrowException, csv.Error, OSError) as error:  # which do not say of which file they are
+        except _unnamed(source.file_system) as error:
+            if type(error) is ValueError:  # ours, which says where
+                raise
             raise ValueError(f"{source.address} cannot be read: {error}") from error
+
+
+def _unnamed(file_system: AbstractFileSystem) -> tuple[type[Exception], ...]:
+    """What goes wrong with a file and does not say with which; other file systems raise their own packages' errors."""
+    return (pa.ArrowException, csv.Error, OSError) if is_local(file_system) else (Exception,)
 
 
 def _matching(text: str) -> list[Source]:
@@ -85,13 +92,26 @@ def _matching(text: str) -> list[Source]:
             f"no source {text!r}: expected {EXPECTED}, found a chain of addresses, which only lists may hold"
         )
     file_system, path = open_address(text)
+    with reaching(file_system, path):
+        return _found(text, file_system, path)
+
+
+def _found(text: str, file_system: AbstractFileSystem, path: str) -> list[Source]:
     if not file_system.exists(path) and any(sign in path for sign in "*?["):
         if not (paths := sorted(map(str, file_system.glob(path)))):
             raise ValueError(f"no source matches {text!r}: expected {EXPECTED}")
         return [Source(_kind(file_system, one), file_system, one) for one in paths]
     if not file_system.exists(path):
+        _ask_why(file_system, path)
         raise ValueError(f"no source {text!r}: expected {EXPECTED}, found nothing there")
     return [Source(_kind(file_system, path), file_system, path)]
+
+
+def _ask_why(file_system: AbstractFileSystem, path: str) -> None:
+    """Raises the error that `exists` keeps to itself: to s3fs a bucket is not there where the keys are wrong."""
+    if not is_local(file_system):
+        with suppress(FileNotFoundError):
+            file_system.ls(path)
 
 
 def _kind(file_system: AbstractFileSystem, path: str) -> str:
@@ -182,7 +202,7 @@ def _csv(source: Source, column: str | None) -> Iterator[Entry]:
 def _parquet(source: Source, column: str | None) -> Iterator[Entry]:
     """Its rows where the column holds bytes (or a struct with `bytes`, as data sets of images do), else its paths."""
     with source.file_system.open(source.path, "rb") as file:
-        table = pq.ParquetFile(file)
+        table = open_table(file)
         schema = table.schema_arrow
         name = _choose_column(source, schema.names, column)
         kind = schema.field(name).type

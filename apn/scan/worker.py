@@ -54,15 +54,15 @@ class Worker:
 
     def __call__(self, number: int) -> Outcome:
         """Scores the images of a shard and writes its part."""
-        images = images_in(read_shard(self._store, number), self._reading.max_bytes)
+        entries, most = read_shard(self._store, number), self._reading.max_bytes
         if not self._restarted:
-            return Outcome(number, write_part(self._store, number, self._rows(images)))
+            return Outcome(number, write_part(self._store, number, self._rows(images_in(entries, most))))
         known = journal.begin(self._store, number)
         if known.careful:
-            alone = journal.one_by_one(self._store, number, known, images)
+            alone = journal.one_by_one(self._store, number, known, entries, most)
             rows: Iterator[Row] = (row for image in alone for row in self._rows([image]))
         else:
-            rows = self._rows(images)
+            rows = self._rows(images_in(entries, most))
         outcome = Outcome(number, write_part(self._store, number, rows))
         journal.end(self._store, number)
         return outcome

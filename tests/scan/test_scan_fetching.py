@@ -4,18 +4,21 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from typing import NoReturn
 
 import aiohttp
+import fsspec
 import pytest
 from fsspec.exceptions import FSTimeoutError
+from fsspec.implementations.memory import MemoryFileSystem
 from scanning import here, picture, plan_of, rows_of, scan_with
 
 from apn.image import ImageError
-from apn.scan import fetching, images
+from apn.scan import fetching
 from apn.scan.entries import File, Member, Rows
-from apn.scan.files import open_address
+from apn.scan.files import Store, open_address
 from apn.scan.images import images_in
+from apn.scan.sources import Source, find_sources, list_entries
 
 RED = picture(255)
 REFUSED = "127.0.0.1:1"  # nobody listens on port 1
@@ -126,19 +129,36 @@ def test_a_source_that_cannot_be_reached_is_a_users_error():
         open_address(f"ftp://{REFUSED}/x.jpg")
 
 
-def test_a_file_that_goes_between_loading_and_hashing_is_a_row(tmp_path, monkeypatch):
-    (tmp_path / "a.png").write_bytes(RED)
-    load_image = images.load_image
+class Closed(MemoryFileSystem):
+    """An object store that lets nobody in; its error is its package's own, and `exists` keeps it to itself."""
 
-    def then_gone(path, **options):
-        loaded = load_image(path, **options)
-        Path(path).unlink()
-        return loaded
+    protocol = "closed"
 
-    monkeypatch.setattr(images, "load_image", then_gone)
-    (image,) = images_in([File(str(tmp_path / "a.png"))])
-    with pytest.raises(ImageError, match=r"^no such file$"):
-        image.load(digest=True)
+    def _refuse(self, *arguments: object, **options: object) -> NoReturn:
+        raise RuntimeError("Unable to locate credentials")
+
+    def exists(self, path: str, **options: object) -> bool:
+        return False
+
+    info = ls = cat_file = pipe_file = rm_file = mv = open = _refuse
+
+
+def test_a_store_that_lets_nobody_in_is_named_with_its_reason():
+    fsspec.register_implementation("closed", Closed, clobber=True)
+    store = Store("closed://bucket/out")
+    attempts = {
+        "bucket/list.parquet": lambda: find_sources(["closed://bucket/list.parquet"]),
+        "bucket/x": lambda: list(list_entries([Source("list", Closed(), "/bucket/x")])),
+        "bucket/out/a": lambda: store.write("a", b""),
+        "bucket/out/b": lambda: store.read("b"),
+        "bucket/out/c": lambda: store.open("c"),
+        "bucket/out/d": lambda: store.remove("d"),
+        "bucket/out/e": lambda: store.names("e"),
+        "bucket/out/g": lambda: store.rename("f", "g"),
+    }
+    for place, attempt in attempts.items():
+        with pytest.raises(ValueError, match=rf"^'?closed://.*{place}'? cannot be (reached|read): Unable to locate"):
+            attempt()
 
 
 @pytest.mark.parametrize("error", [TimeoutError(), FSTimeoutError(), aiohttp.ServerTimeoutError()])

@@ -7,17 +7,20 @@ from collections import Counter
 from itertools import islice, pairwise
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scanning import FakeDetector, manifest_of, picture
 from scipy.stats import beta
 
-from apn.scan import files
+from apn.scan import files, images
 from apn.scan.entries import File, Member, Rows, Tar, decode, encode, images_of
+from apn.scan.fetching import MAX_BYTES
 from apn.scan.files import Store
 from apn.scan.images import images_in
-from apn.scan.journal import DEATHS, ERROR, begin, end, one_by_one
+from apn.scan.journal import DEATHS, ERROR, ERROR_UNREAD, begin, end, one_by_one
 from apn.scan.manifest import claim
 from apn.scan.prevalence import estimate, share
 from apn.scan.progress import Progress, Rate, duration
@@ -228,11 +231,10 @@ def test_only_an_image_that_two_workers_died_of_is_given_up(tmp_path):
     def go(until: int) -> list[str | None]:
         """Errors of the images that a worker which dies at image `until` has been given."""
         known = begin(store, 7)
-        images = images_in(map(File, names))
         if not known.careful:
-            return [one.error for one in images]
+            return [one.error for one in images_in(map(File, names))]
         given = []
-        for place, image in enumerate(one_by_one(store, 7, known, images)):
+        for place, image in enumerate(one_by_one(store, 7, known, map(File, names), MAX_BYTES)):
             given.append(image.error)
             if place == until:
                 break
@@ -245,6 +247,30 @@ def test_only_an_image_that_two_workers_died_of_is_given_up(tmp_path):
     assert go(9) == [None, ERROR, None]
     end(store, 7)
     assert begin(store, 7).deaths == {}
+
+
+def test_where_two_workers_died_as_they_read_on_the_rest_of_the_table_is_given_up(tmp_path, monkeypatch):
+    """As of a page that no memory is left for. A KeyboardInterrupt stands for a death: no code of ours stops it."""
+    store, table = Store(str(tmp_path / "out")), str(tmp_path / "t.parquet")
+    pq.write_table(pa.table({"image": [picture(n) for n in range(9)]}), table)
+    shard = [File("/a.png"), Rows(table, "image", 0, 9), File("/b.png")]
+    held = images._held
+
+    def dies(name, *arguments):
+        if name == f"{table}#4":
+            raise KeyboardInterrupt
+        return held(name, *arguments)
+
+    monkeypatch.setattr(images, "_held", dies)
+    begin(store, 7)
+    for _ in range(DEATHS):
+        known = begin(store, 7)
+        assert known.careful
+        with pytest.raises(KeyboardInterrupt):
+            list(one_by_one(store, 7, known, shard, MAX_BYTES))
+    found = list(one_by_one(store, 7, begin(store, 7), shard, MAX_BYTES))
+    assert [one.name for one in found] == ["/a.png", *(f"{table}#{row}" for row in range(9)), "/b.png"]
+    assert [one.error for one in found] == [None] * 5 + [ERROR_UNREAD] * 5 + [None]
 
 
 # Samples --------------------------------------------------------------------------------------------------------------

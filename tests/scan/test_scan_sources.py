@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ from scanning import picture, plan_of
 
 from apn.image import ImageError, find_images
 from apn.scan.entries import File, Rows, Tar, decode, encode
+from apn.scan.files import open_address
 from apn.scan.images import Image, images_in
 from apn.scan.sample import draw_sample
 from apn.scan.sources import find_sources, list_entries
@@ -198,6 +200,26 @@ def test_a_table_of_bytes_is_read_row_by_row_over_its_row_groups(tmp_path, struc
         assert [one.load().pixels[0, 0, 0] for one in images] == list(range(first, first + count))
     (empty,) = images_in([entry._replace(first=50, rows=1)])
     assert empty.error == "expected an image, found an empty cell"
+
+
+@pytest.mark.parametrize(("first", "most"), [(0, 0.1), (500, 0.6)])
+def test_of_a_table_in_one_row_group_no_more_is_read_and_held_than_up_to_the_rows(tmp_path, monkeypatch, first, most):
+    path, rows = tmp_path / "t.parquet", 1000
+    noise = np.random.default_rng(0)
+    pq.write_table(pa.table({"image": [noise.bytes(50_000) for _ in range(rows)]}), path, write_batch_size=8)
+    assert pq.read_metadata(path).num_row_groups == 1
+    reads: list[int] = []
+
+    class Counted(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            reads.append(size)
+            return super().read(size)
+
+    local, _ = open_address(str(path))
+    monkeypatch.setattr(local, "open", lambda path, mode: Counted(path, mode))
+    assert [image.error for image in images_in([Rows(str(path), "image", first, 16)])] == [None] * 16
+    assert sum(reads) < most * path.stat().st_size
+    assert max(reads) < 3 << 20
 
 
 def test_every_row_of_a_table_that_is_gone_is_a_row(tmp_path):
