@@ -301,8 +301,31 @@ def test_data_that_do_not_serve(toy: Path, tmp_path: Path) -> None:
         read_splits(DataConfig(**folds, leave_out_fold="day"), 0)
     one_class = [sample for sample in read_samples(toy) if sample.label]
     write_manifest(one_class, tmp_path / "one.jsonl")
-    with pytest.raises(ValueError, match="found 0 real and 40 generated"):
-        read_splits(DataConfig(train=str(tmp_path / "one.jsonl"), validation=0), 0)
+    with pytest.raises(ValueError, match=r"in .*one\.jsonl, found 0 real and 40 generated"):  # before any is held out
+        read_splits(DataConfig(train=str(tmp_path / "one.jsonl"), validation=0.25), 0)
+
+
+def test_the_step_that_leaves_one_class_alone_is_named(toy: Path, tmp_path: Path) -> None:
+    """What the user has is fine, and a count of it would not say so."""
+    samples = read_samples(toy)
+    named = [sample._replace(generator="toy" if sample.label else "") for sample in samples]
+    write_manifest(named, tmp_path / "all.jsonl")
+    (tmp_path / "folds.json").write_text('{"day": {"left_out_generators": ["toy"], "left_out_real_sources": []}}')
+    data = DataConfig(train=str(tmp_path / "all.jsonl"), folds=str(tmp_path / "folds.json"))
+    with pytest.raises(ValueError, match=r"in what fold 'day' leaves of .*all\.jsonl, found 0 real and 0 generated"):
+        read_splits(data.model_copy(update={"leave_out_fold": "day"}), 0)
+
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    broken = samples[-1]._replace(path=tmp_path / "broken.png", label=1, split_group="broken")
+    write_manifest([*(sample for sample in samples if not sample.label), broken], tmp_path / "broken.jsonl")
+    data = DataConfig(train=str(tmp_path / "broken.jsonl"), quarantine=True)
+    with pytest.raises(ValueError, match=r"in the files of .*broken\.jsonl that decode, found 40 real and 0 generated"):
+        read_splits(data, 0)
+
+    few = [sample for sample in samples if not sample.label] + [sample for sample in samples if sample.label][:1]
+    write_manifest(few, tmp_path / "few.jsonl")
+    with pytest.raises(ValueError, match=r"in what data\.validation = 0\.9 leaves of .*few\.jsonl, found . real and 0"):
+        read_splits(DataConfig(train=str(tmp_path / "few.jsonl"), validation=0.9), 0)
 
 
 def test_unreadable_files_are_listed_where_quarantine_is_asked_for(toy: Path, tmp_path: Path) -> None:
