@@ -3,6 +3,7 @@
 import copy
 import math
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -81,6 +82,9 @@ def _stop_between_steps() -> Iterator[list[int]]:
     on, so a second one means nothing; torchrun itself kills what has not ended after 30 seconds.
     """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals go to that one, which may do as it likes
+        yield received
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)

@@ -2,6 +2,7 @@
 
 import io
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,13 @@ def soft_config(toy: Path, head_start: str = "default") -> Config:
     return config.model_copy(update=parts)
 
 
+def test_a_run_needs_no_main_thread(toy: Path, tmp_path: Path) -> None:
+    """Which alone may say what becomes of a signal; notebooks and servers train in others."""
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(run, toy_config(toy, steps=1), tmp_path / "run").result()
+    assert (result.step, result.interrupted) == (1, False)
+
+
 @pytest.mark.parametrize("head_start", ["default", "regressions"])
 def test_soft_labels_are_fitted_once(
     head_start: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -155,6 +163,16 @@ def test_soft_labels_ask_for_trunks_that_do_not_learn(toy: Path, tmp_path: Path)
     loss = config.loss.model_copy(update={"soft_labels": True})
     with pytest.raises(ValueError, match=r"soft_labels needs frozen trunks .* found NarrowResNet"):
         run(config.model_copy(update={"loss": loss}), tmp_path / "run")
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(toy: Path, tmp_path: Path) -> None:
+    config = toy_config(toy, steps=1)
+    nowhere = config.model_copy(update={"data": config.data.model_copy(update={"train": str(tmp_path / "nowhere")})})
+    (tmp_path / "mine").mkdir()
+    for name in ("new", "mine"):
+        with pytest.raises(ValueError, match="does not exist"):
+            run(nowhere, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_run_is_not_overwritten_nor_resumed_as_another(toy: Path, tmp_path: Path) -> None:
