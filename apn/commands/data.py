@@ -35,7 +35,6 @@ def verify(
     specs: Annotated[
         list[str],
         typer.Argument(
-            metavar="SPEC...",
             help="LAYOUT:ROOT, a folder with real/ and generated/, or a manifest (docs/data.md); several to find "
             "pictures of one in another.",
         ),
