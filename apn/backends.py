@@ -35,6 +35,8 @@ def find_weights(weights: str | os.PathLike[str]) -> Path:
             return folder
     if there := [str(Path(weights, name)) for name in ("best", "last") if Path(weights, name, "config.json").is_file()]:
         raise ValueError(f"{weights} is a run: expected a checkpoint folder, such as {' or '.join(there)} in it")
+    if Path(weights).is_file():
+        raise ValueError(f"{weights} is a file: expected the checkpoint folder, with its config.json and {ONNX_FILE}")
     shipped = sorted(path.parent.name for path in WEIGHTS_FOLDER.glob("*/config.json"))
     raise ValueError(f"no weights {str(weights)!r}: expected a checkpoint folder or one of {', '.join(shipped)}")
 

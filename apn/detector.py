@@ -225,7 +225,7 @@ def load(
     folder = find_weights(weights)
     opened = open_backend(folder, backend, device) if isinstance(backend, str) else backend
     facts = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    sha256 = _weights_sha256(folder)
+    sha256 = weights_sha256(folder)
     return Detector(
         opened.logits,
         name=facts["name"],
@@ -247,7 +247,7 @@ def _own_calibration(path: Path, sha256: str) -> Calibration:
     return calibration
 
 
-def _weights_sha256(folder: Path) -> str:
+def weights_sha256(folder: Path) -> str:
     """Of the safetensors, as recorded when they were saved; of the graph where only that is there."""
     training = folder / "training.json"
     if training.is_file():

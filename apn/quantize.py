@@ -47,7 +47,7 @@ def quantize(checkpoint: Path, out: Path, data: str, *, range_images: int = 100,
     """
     require_name(out)
     samples = read_data(data)
-    require_both_classes(samples)
+    require_both_classes(samples, data)
     order = np.random.default_rng(seed).permutation(len(samples))
     if len(samples) < 2 * range_images:
         raise ValueError(f"expected at least {2 * range_images} labelled images in {data}, found {len(samples)}")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TextIO
 
 from apn.detection import Detection
-from apn.words import as_utf8, frames_words, printable, probability_words
+from apn.words import as_utf8, frames_words, hanging, printable, probability_words
 
 COLUMNS = (
     "path", "verdict", "probability", "logit", "width", "height", "format", "frames", "error", "warnings", "stability",
@@ -103,7 +104,7 @@ class TableRows:
     """A line an image, the widest column last, so that rows can be printed before all of them are known."""
 
     def __init__(self, file: TextIO) -> None:
-        self._file, self._colour = file, file.isatty()
+        self._file, self._terminal = file, file.isatty()
         self._started = False
 
     def write(self, row: Detection, filed: Filed = _UNFILED) -> None:
@@ -114,13 +115,14 @@ class TableRows:
         score = "" if row.probability is None else probability_words(row.probability)
         size = "" if row.width is None else f"{row.width} x {row.height}"
         word = f"{verdict:<10}"
-        if self._colour:
+        if self._terminal:
             word = f"{COLOURS[verdict]}{word}{RESET}"
         self._file.write(f"{word} {score:>11}  {size:<13} {row.format or '':<8} {printable(row.path)}\n")
         notes = [*filter(None, (row.error, frames_words(row))), *row.warnings]
         notes += [f"found in the file: {key}: {value}" for key, value in row.metadata.items()]
+        width = shutil.get_terminal_size().columns if self._terminal else None
         for note in notes:
-            self._file.write(f"{'':<12}{printable(note)}\n")
+            self._file.write(f"{hanging(printable(note), width, indent=12)}\n")
         self._file.flush()
 
 

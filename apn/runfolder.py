@@ -5,7 +5,7 @@ All processes call the same things; only the first one writes.
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,15 @@ class RunFolder:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """No other run writes to the folder in here; a ValueError in every process where one does."""
+        """No other run writes to the folder in here; a ValueError in every process where one does.
+
+        A run that ends before it has written anything leaves no folder that was not there.
+        """
         with ExitStack() as held:
             refused = ""
             if self._writes:
+                if not self.path.exists():
+                    held.callback(self._remove_empty)  # once the lock is gone from it
                 try:
                     held.enter_context(alone(self.path / LOCK, self.path))
                 except ValueError as error:
@@ -43,6 +48,10 @@ class RunFolder:
             if first := gather(refused)[0]:
                 raise ValueError(first)
             yield
+
+    def _remove_empty(self) -> None:
+        with suppress(OSError):  # it holds a run
+            self.path.rmdir()
 
     def write_manifests(self, splits: Splits) -> None:
         """train.jsonl, validation.jsonl and test.jsonl; none for a part without samples."""

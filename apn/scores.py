@@ -48,7 +48,7 @@ def labelled_logits(location: str, open_detector: "Callable[[], Detector]", *, s
         logits, labels, *bounds = (np.array(column) for column in zip(*rows, strict=True))
         return Labelled(logits, labels, _bounds(np.column_stack(bounds)))
     samples = read_data(location)
-    require_both_classes(samples)
+    require_both_classes(samples, location)
     generated = sum(sample.label for sample in samples)
     require_both(len(samples) - generated, generated, "to calibrate on")
     detector = open_detector()

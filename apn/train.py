@@ -3,6 +3,7 @@
 import copy
 import math
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,7 +15,6 @@ import torch
 from lightning_fabric import Fabric, seed_everything
 from lightning_fabric.wrappers import _FabricModule
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
 from apn.clock import Clock
@@ -38,10 +38,10 @@ from apn.resume import (
     seed_process,
     training_data_sha256,
 )
+from apn.runconsole import bar, say, say_data, status, validation_words
 from apn.runfolder import RunFolder
 from apn.step import Trainee, build_trainee, club_steps, prepare, require_finite_weights, training_step
 from apn.trainingdata import (
-    Splits,
     label_loader,
     read_splits,
     spread_loader,
@@ -82,6 +82,9 @@ def _stop_between_steps() -> Iterator[list[int]]:
     on, so a second one means nothing; torchrun itself kills what has not ended after 30 seconds.
     """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals go to that one, which may do as it likes
+        yield received
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
@@ -165,15 +168,14 @@ class _Run:
         self.club_batches_seen = self.began.club_batches
         self.folder.write_manifests(splits)
         self.train_samples = splits.train
-        self._report(splits, notes)
+        say_data(self.console, splits, notes)
         loaders = training_loaders(config, splits.train, self.began.step, self.began.club_batches)
         self.batches, self.club_batches = map(self._batches, loaders)
         if self.trainee.soft_labels and checkpoint is None:
             batches = self._batches(label_loader(config, splits.train))
             found = fit_soft_labels(self.trainee.soft_labels, batches, config.loss)
-            self.console.print(
-                f"soft labels: AUC {found:.4f} on the {config.loss.soft_label_batches} batches of their fit"
-            )
+            looked_at = f"the {config.loss.soft_label_batches} batches of their fit"
+            say(self.console, f"soft labels: AUC {found:.4f} on {looked_at}")
             if isinstance(config.model, ModelConfig) and config.model.head_start == "regressions":
                 self.trainee.soft_labels.start(unwrapped(self.trainee.model))
         self.validation = validation_loader(config, splits.validation)
@@ -208,7 +210,7 @@ class _Run:
 
     def go(self) -> TrainResult:
         step, device = self.began.step, self.fabric.device
-        with self.folder.open(step), _progress(self.console) as progress, _stop_between_steps() as received:
+        with self.folder.open(step), bar(self.console) as progress, _stop_between_steps() as received:
             task = progress.add_task("training", total=1, step=step, status="")
             images = 0
             share, stop = agree(self.clock.share(step), bool(received), device)
@@ -230,7 +232,7 @@ class _Run:
                 share, stop = agree(self.clock.share(step), bool(received), device)
                 images += len(batch.label) * self.fabric.world_size
                 rate = images / (self.clock.seconds - self.began.seconds)
-                progress.update(task, completed=share, step=step, status=_status(terms, rate))
+                progress.update(task, completed=share, step=step, status=status(terms, rate))
                 with self.clock.stopped():
                     self._after(step, {**terms, "images_per_second": rate}, share >= 1, stop, progress.console)
         return TrainResult(step, stop, self.metrics)
@@ -270,7 +272,7 @@ class _Run:
         model = self.trainee.shipped
         assert isinstance(model, APN), "the settings allow it for APN alone"
         spread = scale_to_unit_spread(model, spread_loader(self.config, self.train_samples), self.fabric.device)
-        console.print(f"logits: a standard deviation of {spread:.4f} over training crops, scaled to 1")
+        say(console, f"logits: a standard deviation of {spread:.4f} over training crops, scaled to 1")
 
     def _validate(self, step: int, console: Console, *, scaled: bool) -> None:
         assert self.validation is not None, "nothing to validate on"
@@ -278,7 +280,7 @@ class _Run:
         with nullcontext() if self.trainee.average else self.fabric.autocast():
             self.metrics = validate(self.trainee.shipped, self.validation, self.fabric.device)
         self.folder.log(step, {f"validation_{name}": value for name, value in self.metrics.items()})
-        console.print(f"step {step}: validation {_in_words(self.metrics)}")
+        say(console, f"step {step}: validation {validation_words(self.metrics)}")
         if self.metrics.get("auc", -math.inf) > self.best:
             self.best = self.metrics["auc"]
             with nullcontext() if scaled or not self.config.train.unit_spread else self._scaled_in_here(console):
@@ -294,34 +296,3 @@ class _Run:
             **self.facts,
         }
         self.folder.save(name, self.trainee.shipped, self.config, facts, state)
-
-    def _report(self, splits: Splits, notes: list[str]) -> None:
-        for name, part in zip(("train", "validation", "left out"), splits[:3], strict=True):
-            generated = sum(sample.label for sample in part)
-            self.console.print(f"{name}: {len(part) - generated} real, {generated} generated")
-        if splits.validation and len({sample.label for sample in splits.validation}) < 2:
-            note = "validation: images of one class have no AUC, so there will be no best/; hold out more of each"
-            self.console.print(f"{note} (data.validation)", style="yellow")
-        for sample, reason in splits.quarantined:
-            self.console.print(f"quarantined {sample.path}: {reason}", style="yellow")
-        for note in notes:
-            self.console.print(f"resumed with a difference: {note}", style="yellow")
-
-
-def _status(terms: dict[str, float], rate: float) -> str:
-    return f"loss {terms['total']:.3f}  class {terms.get('classification', 0):.3f}  {rate:.1f} images/s"
-
-
-def _in_words(metrics: dict[str, float]) -> str:
-    if "auc" not in metrics:
-        return f"no AUC of one class ({metrics['images']} images)"
-    return f"AUC {metrics['auc']:.4f}, balanced accuracy {metrics['balanced_accuracy']:.4f}"
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        BarColumn(),
-        TextColumn("step {task.fields[step]}  {task.fields[status]}"),
-        TimeRemainingColumn(),
-        console=console,
-    )

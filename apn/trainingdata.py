@@ -48,6 +48,7 @@ def read_splits(config: DataConfig, seed: int) -> Splits:
     if not config.train:
         raise ValueError("no training data: set data.train to a folder with real/ and generated/, or to a manifest")
     samples = read_data(config.train, default_split="train")
+    require_both_classes(samples, config.train)
     test: list[Sample] = []
     fold = Fold((), ())
     if config.leave_out_fold:
@@ -56,11 +57,13 @@ def read_splits(config: DataConfig, seed: int) -> Splits:
             raise ValueError(f"no fold {config.leave_out_fold!r}: expected one of {', '.join(folds)}")
         fold = folds[config.leave_out_fold]
         samples, test = leave_out(samples, *fold)
+        require_both_classes(samples, f"what fold {config.leave_out_fold!r} leaves of {config.train}")
     bad: list[tuple[Sample, str]] = []
     if config.quarantine:
         samples, bad = quarantine(samples)
+        require_both_classes(samples, f"the files of {config.train} that decode")
     train, validation = split_by_group(samples, config.validation, seed) if config.validation else (samples, [])
-    require_both_classes(train)
+    require_both_classes(train, f"what data.validation = {config.validation:g} leaves of {config.train}")
     aligned = read_aligned(config.aligned, train) if config.aligned_share else []
     aligned = [sample for sample in aligned if sample.generator not in fold.left_out_generators]
     if config.quarantine:

@@ -3,6 +3,7 @@
 What programs read (JSON, CSV, Parquet) holds the name as it is, as far as UTF-8 can: `as_utf8`.
 """
 
+import textwrap
 import unicodedata
 
 from apn.detection import Detection
@@ -46,6 +47,24 @@ def _is_picture(sign: str) -> bool:
 def as_utf8(text: str) -> str:
     """The same text, a replacement character for each undecodable byte of a file name: what UTF-8 files can hold."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def hanging(note: str, width: int | None, indent: int = 0) -> str:
+    """The note after `indent` spaces, its further lines two columns further in. Words, paths for instance, stay whole.
+
+    width: columns of the terminal; None where it goes to no terminal, and stays one line.
+    """
+    first = " " * indent
+    if width is None or indent + len(note) <= width:
+        return first + note
+    return textwrap.fill(
+        note,
+        width,
+        initial_indent=first,
+        subsequent_indent=f"{first}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def probability_words(probability: float) -> str:

@@ -139,3 +139,8 @@ def test_a_run_is_told_from_its_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "last" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=f"is a run: expected a checkpoint folder, such as {tmp_path / 'last'} in it"):
         find_weights(tmp_path)
+
+
+def test_a_graph_is_told_from_its_folder(graph: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a file: expected the checkpoint folder, with its config\.json and model"):
+        find_weights(graph)

@@ -1,6 +1,7 @@
 """`apn calibrate` as its users type it: what it writes, what it refuses, and when."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,11 @@ def test_a_calibration_is_for_the_weights_whose_scores_it_was_fitted_to(apn, tmp
         written = json.loads(mine.read_text())
         assert written["weights_sha256"] == json.loads((WEIGHTS / "training.json").read_text())["sha256"]
         assert apn("detect", "--no-stability", "--calibration", mine, CAT)[0] == 0
+    others = shutil.copytree(WEIGHTS, tmp_path / "others")
+    facts = json.loads((others / "training.json").read_text())
+    (others / "training.json").write_text(json.dumps(facts | {"sha256": "1" * 64}))
+    code, _, err = apn("calibrate", tmp_path / "scores.parquet", "--weights", others, "--out", mine)
+    assert (code, "expected scores of --weights" in err, "name these with --weights" in err) == (2, True, True), err
     mine.write_text(json.dumps(written | {"weights_sha256": "0" * 64}))
     code, _, err = apn("detect", "--calibration", mine, CAT)
     assert (code, err.startswith(f"apn: {mine}: expected a calibration of these weights (sha256 ")) == (1, True), err

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from data.trees import make_folder, make_genimage
+from PIL import Image
 
 from apn.cli import main
 from apn.data.layouts import read_data
@@ -59,6 +60,19 @@ def test_verify_lists_corrupt_files_and_writes_both_manifests(apn_data: Run, tmp
     assert [json.loads(line)["note"] for line in bad.read_text().splitlines()] == [
         "the file ends early: part of the image is missing",
         "the file is empty",
+    ]
+
+
+def test_verify_names_a_picture_of_the_test_set_among_those_to_train_on(apn_data: Run, tmp_path: Path) -> None:
+    train, test = (make_folder(tmp_path / name, 2, size=24) for name in ("train", "test"))
+    for i, sample in enumerate(read_data(test)[1:]):
+        Image.new("RGB", (24, 24), (i, 0, 0)).save(sample.path)
+    copied, seen = read_data(test)[0].path, read_data(train)[0].path
+    code, out, _ = apn_data("verify", train, test)
+    assert code == 0
+    assert out.splitlines() == [
+        f"{copied}: the same picture as {seen}, which is of other data",
+        "8 of 8 files decode, 0 do not; 1 show the picture of an earlier one",
     ]
 
 

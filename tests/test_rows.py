@@ -87,6 +87,20 @@ def test_hostile_file_names_reach_the_terminal_as_plain_text(tmp_path, capsys):
     assert next(csv.DictReader(file))["path"] == kept
 
 
+def test_on_a_terminal_a_long_note_stays_in_its_column(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    note = "not stable: real as it is, but not when saved, resized or shifted once more (WebP 80: unsure)"
+    terminal, file = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    for output in (terminal, file):
+        TableRows(output).write(Detection(path="a.jpg", verdict="unsure", probability=0.5, warnings=(note,)))
+    first, *further = terminal.getvalue().splitlines()[2:]
+    assert first.startswith(" " * 12 + "not stable")
+    assert [line[:15].strip() for line in further] == ["o"]  # of "once more", which column 14 begins with
+    assert max(map(len, [first, *further])) <= 80
+    assert file.getvalue().splitlines()[2:] == [" " * 12 + note]
+
+
 def test_the_table_tells_that_only_one_of_several_pictures_was_scored(capsys):
     TableRows(sys.stdout).write(Detection(path="a.gif", verdict="unsure", probability=0.5, format="GIF", frames=7))
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]

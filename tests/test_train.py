@@ -2,6 +2,7 @@
 
 import io
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,13 @@ def soft_config(toy: Path, head_start: str = "default") -> Config:
     return config.model_copy(update=parts)
 
 
+def test_a_run_needs_no_main_thread(toy: Path, tmp_path: Path) -> None:
+    """Which alone may say what becomes of a signal; notebooks and servers train in others."""
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(run, toy_config(toy, steps=1), tmp_path / "run").result()
+    assert (result.step, result.interrupted) == (1, False)
+
+
 @pytest.mark.parametrize("head_start", ["default", "regressions"])
 def test_soft_labels_are_fitted_once(
     head_start: str, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -155,6 +163,16 @@ def test_soft_labels_ask_for_trunks_that_do_not_learn(toy: Path, tmp_path: Path)
     loss = config.loss.model_copy(update={"soft_labels": True})
     with pytest.raises(ValueError, match=r"soft_labels needs frozen trunks .* found NarrowResNet"):
         run(config.model_copy(update={"loss": loss}), tmp_path / "run")
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(toy: Path, tmp_path: Path) -> None:
+    config = toy_config(toy, steps=1)
+    nowhere = config.model_copy(update={"data": config.data.model_copy(update={"train": str(tmp_path / "nowhere")})})
+    (tmp_path / "mine").mkdir()
+    for name in ("new", "mine"):
+        with pytest.raises(ValueError, match="does not exist"):
+            run(nowhere, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_run_is_not_overwritten_nor_resumed_as_another(toy: Path, tmp_path: Path) -> None:
@@ -301,8 +319,31 @@ def test_data_that_do_not_serve(toy: Path, tmp_path: Path) -> None:
         read_splits(DataConfig(**folds, leave_out_fold="day"), 0)
     one_class = [sample for sample in read_samples(toy) if sample.label]
     write_manifest(one_class, tmp_path / "one.jsonl")
-    with pytest.raises(ValueError, match="found 0 real and 40 generated"):
-        read_splits(DataConfig(train=str(tmp_path / "one.jsonl"), validation=0), 0)
+    with pytest.raises(ValueError, match=r"in .*one\.jsonl, found 0 real and 40 generated"):  # before any is held out
+        read_splits(DataConfig(train=str(tmp_path / "one.jsonl"), validation=0.25), 0)
+
+
+def test_the_step_that_leaves_one_class_alone_is_named(toy: Path, tmp_path: Path) -> None:
+    """What the user has is fine, and a count of it would not say so."""
+    samples = read_samples(toy)
+    named = [sample._replace(generator="toy" if sample.label else "") for sample in samples]
+    write_manifest(named, tmp_path / "all.jsonl")
+    (tmp_path / "folds.json").write_text('{"day": {"left_out_generators": ["toy"], "left_out_real_sources": []}}')
+    data = DataConfig(train=str(tmp_path / "all.jsonl"), folds=str(tmp_path / "folds.json"))
+    with pytest.raises(ValueError, match=r"in what fold 'day' leaves of .*all\.jsonl, found 0 real and 0 generated"):
+        read_splits(data.model_copy(update={"leave_out_fold": "day"}), 0)
+
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    broken = samples[-1]._replace(path=tmp_path / "broken.png", label=1, split_group="broken")
+    write_manifest([*(sample for sample in samples if not sample.label), broken], tmp_path / "broken.jsonl")
+    data = DataConfig(train=str(tmp_path / "broken.jsonl"), quarantine=True)
+    with pytest.raises(ValueError, match=r"in the files of .*broken\.jsonl that decode, found 40 real and 0 generated"):
+        read_splits(data, 0)
+
+    few = [sample for sample in samples if not sample.label] + [sample for sample in samples if sample.label][:1]
+    write_manifest(few, tmp_path / "few.jsonl")
+    with pytest.raises(ValueError, match=r"in what data\.validation = 0\.9 leaves of .*few\.jsonl, found . real and 0"):
+        read_splits(DataConfig(train=str(tmp_path / "few.jsonl"), validation=0.9), 0)
 
 
 def test_unreadable_files_are_listed_where_quarantine_is_asked_for(toy: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import apn
 from apn.detection import Delivery, Detection
 from apn.detector import _settle
-from apn.words import as_utf8, frames_words, printable, probability_words, verdict_line
+from apn.words import as_utf8, frames_words, hanging, printable, probability_words, verdict_line
 
 # As it is, and as it is shown.
 NAMES = {
@@ -30,6 +30,17 @@ NAMES = {
 def test_what_cannot_be_seen_is_spelt_out(name: str, shown: str) -> None:
     assert printable(name) == shown
     assert as_utf8(name) == name
+
+
+def test_a_long_note_hangs_under_its_first_line_and_no_word_is_cut() -> None:
+    note = "not stable: real as it is, but not when saved photos/of-a-very/long-name.jpg"
+    assert hanging(note, width=30, indent=4).splitlines() == [
+        "    not stable: real as it is,",
+        "      but not when saved",
+        "      photos/of-a-very/long-name.jpg",
+    ]
+    assert hanging(note, width=None, indent=4) == f"    {note}"  # a program reads whole lines
+    assert hanging(note, width=len(note)) == note
 
 
 def test_bytes_that_are_no_text_are_spelt_out_or_replaced() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from apn.commands import UsageError
-from apn.commands.options import BackendOption, DeviceOption, Weights
+from apn.commands.options import BackendOption, DeviceOption, Weights, say
 
 if TYPE_CHECKING:
     from apn.calibration import Thresholds
@@ -68,6 +68,7 @@ def calibrate(
     """
     from apn.backends import find_weights
     from apn.calibration import fit_calibration, read_calibration, require_fitting, write_calibration
+    from apn.detector import weights_sha256
     from apn.scores import labelled_logits
 
     # What is wrong whatever the scores are is told before they are made, which may take hours.
@@ -75,7 +76,8 @@ def calibrate(
     if out.is_dir():
         raise UsageError(f"--out {out}: expected a file to write, found a folder")
     out.parent.mkdir(parents=True, exist_ok=True)
-    own = read_calibration(find_weights(weights))
+    folder = find_weights(weights)
+    own = read_calibration(folder)
     least_colour = own.least_colour if least_colour is None else least_colour
     most_flat = own.most_flat if most_flat is None else most_flat
     if out.exists() and Path(scores).exists() and out.samefile(scores):
@@ -87,6 +89,11 @@ def calibrate(
         return load(weights, backend=backend, device=device)
 
     found = labelled_logits(scores, open_detector, stability=stability)
+    if found.sha256 not in (None, its := weights_sha256(folder)):  # whose look at colour and flatness is taken over
+        raise UsageError(
+            f"{scores}: expected scores of --weights {weights} (sha256 {its}), found those of others ({found.sha256}): "
+            "name these with --weights"
+        )
     fitted = fit_calibration(
         found.logits,
         found.labels,
@@ -102,20 +109,19 @@ def calibrate(
         weights_sha256=found.sha256,
     )
     write_calibration(fitted, out)
-    typer.echo(
-        f"{out}: ECE {fitted.ece:.3f}, from {fitted.real_images} real and {fitted.generated_images} generated images"
-    )
+    say(f"{out}: ECE {fitted.ece:.3f}, from {fitted.real_images} real and {fitted.generated_images} generated images")
     if fitted.least_colour:
-        typer.echo(f"  pictures with less colour than {fitted.least_colour:g} are unsure (--least-colour)")
+        say(f"pictures with less colour than {fitted.least_colour:g} are unsure (--least-colour)", indent=2)
     if fitted.most_flat < 1:
-        typer.echo(f"  pictures of which more than {fitted.most_flat:.0%} is flat are unsure (--most-flat)")
+        say(f"pictures of which more than {fitted.most_flat:.0%} is flat are unsure (--most-flat)", indent=2)
     for name, checked in {"without the stability check": False, "with it": True}.items():
         one = fitted.thresholds(checked=checked)
         chosen = not checked or fitted.checked is not None
         note = "" if chosen else "; not chosen for it: no scores of re-deliveries"
-        typer.echo(
-            f"  {name}: generated from {one.generated_from:.3f} (at most {one.target_fpr:.1%} of real images), "
-            f"real below {one.real_below:.3f} (at most {one.target_fnr:.1%} of generated ones){note}"
+        say(
+            f"{name}: generated from {one.generated_from:.3f} (at most {one.target_fpr:.1%} of real images), "
+            f"real below {one.real_below:.3f} (at most {one.target_fnr:.1%} of generated ones){note}",
+            indent=2,
         )
         if chosen:
             _warn_of_few(name, one, *_images(found, checked=checked))

@@ -32,7 +32,13 @@ Seed = Annotated[int, typer.Option(help="Of what is random.")]
 
 @app.command()
 def verify(
-    spec: Spec,
+    specs: Annotated[
+        list[str],
+        typer.Argument(
+            help="LAYOUT:ROOT, a folder with real/ and generated/, or a manifest (docs/data.md); several to find "
+            "pictures of one in another.",
+        ),
+    ],
     quarantine: Annotated[
         Path | None, typer.Option(help="Manifest to write of the files that do not decode, with the reasons.")
     ] = None,
@@ -42,25 +48,29 @@ def verify(
     scenes: Scenes = None,
     workers: Workers = 4,
 ) -> None:
-    """Decode every file; list those that cannot be, with the reason.
+    """Decode every file; list those that cannot be, with the reason, and pictures that are there twice.
 
     Exit code 0 if every file decodes, 1 if some do not.
     """
     from apn.data.samples import write_manifest
-    from apn.data.verify import quarantine as sort_out
+    from apn.data.verify import verify as decode
     from apn.rows import open_progress
     from apn.words import printable
 
-    samples = _samples(spec, split, generators, scenes)
-    with open_progress(len(samples)) as advance:
-        readable, unreadable = sort_out(samples, workers, advance)
+    parts = [_samples(spec, split, generators, scenes) for spec in specs]
+    files = sum(map(len, parts))
+    with open_progress(files) as advance:
+        readable, unreadable, copies = decode(parts, workers, advance)
     for sample, reason in unreadable:
         typer.echo(printable(f"{sample.path}: {reason}"))
+    for sample, earlier, of in copies:
+        typer.echo(printable(f"{sample.path}: the same picture as {earlier.path}, which is of {of}"))
     if quarantine is not None:
         write_manifest([sample for sample, _ in unreadable], quarantine, [reason for _, reason in unreadable])
     if good is not None:
         write_manifest(readable, good)
-    typer.echo(f"{len(readable)} of {len(samples)} files decode, {len(unreadable)} do not")
+    twice = f"; {len(copies)} show the picture of an earlier one" if copies else ""
+    typer.echo(f"{len(readable)} of {files} files decode, {len(unreadable)} do not{twice}")
     if unreadable:
         sys.exit(1)
 

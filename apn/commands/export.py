@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from apn.commands.options import say
+
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
@@ -26,10 +28,10 @@ def export(
             raise ValueError("--int8 makes an ONNX graph: leave out --format openvino")
         from apn.quantize import quantize
 
-        typer.echo(quantize(checkpoint, out, int8).summary())
+        say(quantize(checkpoint, out, int8).summary())
         return
     comparison = export_graph(checkpoint, out, comparison_crops(checkpoint, images), file_format=file_format)
-    typer.echo(
+    say(
         f"{out}: largest difference from PyTorch on {comparison.images} crops, one by one and together: "
         f"probability {comparison.probability:.1e}, logit {comparison.logit:.1e}"
     )

@@ -1,5 +1,6 @@
-"""What several commands share: options, as typer annotations, and their last words."""
+"""What several commands share: options, as typer annotations, and how they speak: notes and last words."""
 
+import shutil
 import sys
 from itertools import islice
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from apn.commands import HELP
-from apn.words import printable
+from apn.words import hanging, printable
 
 if TYPE_CHECKING:
     from apn.evaluate import Counts
@@ -30,6 +31,12 @@ RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Score again w
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Crops the network sees at once.")]
 
 FAILURES_SHOWN = 10  # files at the end of a command; the table has all
+
+
+def say(note: str, indent: int = 0) -> None:
+    """A line on stdout, after `indent` spaces; what does not fit a terminal's line hangs under it."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(hanging(note, width, indent))
 
 
 def end_of_table(out: Path, counts: "Counts") -> None:

@@ -87,13 +87,16 @@ def read_manifest(location: Path, path_columns: Sequence[str] = PATH_COLUMNS) ->
     return _require_some(list(_manifest_samples(manifest, path_columns)), manifest)
 
 
-def require_both_classes(samples: Sequence[Sample]) -> None:
-    """ValueError unless there are real and generated samples: neither training nor a ranking works without both."""
+def require_both_classes(samples: Sequence[Sample], where: str = "") -> None:
+    """ValueError unless there are real and generated samples: neither training nor a ranking works without both.
+
+    where: what the samples are, for the message.
+    """
     generated = sum(sample.label for sample in samples)
     if not 0 < generated < len(samples):
         raise ValueError(
-            f"expected real (label 0) and generated (label 1) images, found {len(samples) - generated} real and "
-            f"{generated} generated"
+            f"expected real (label 0) and generated (label 1) images{where and f' in {where}'}, "
+            f"found {len(samples) - generated} real and {generated} generated"
         )
 
 

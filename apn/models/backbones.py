@@ -39,6 +39,10 @@ class NarrowResNet(nn.Module):
         return self.blocks(self.stem(image)).mean(dim=(2, 3))
 
 
+class NoWeightsError(ValueError):
+    """ImageNet weights that were asked for cannot be had."""
+
+
 OWN_BACKBONES: dict[str, Callable[[], nn.Module]] = {"resnet10_narrow": NarrowResNet}
 
 
@@ -73,9 +77,9 @@ def build_backbone(name: str, *, pretrained: bool = False, image_size: int | Non
         backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
         return backbone.to(memory_format=torch.channels_last)
     except (OSError, RuntimeError) as error:
-        raise ValueError(
+        raise NoWeightsError(
             f"ImageNet weights of {name!r} could not be fetched through timm ({error}): "
-            "connect to the internet once, or set `pretrained = false`"
+            "connect to the internet once, or start from random ones"
         ) from error
 
 

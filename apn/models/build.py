@@ -6,10 +6,11 @@ only training needs. Its attribute `config` holds its settings.
 
 from apn.model_config import AnyModelConfig, ModelConfig
 from apn.models.apn import APN
-from apn.models.backbones import pretrained_source
+from apn.models.backbones import NoWeightsError, pretrained_source
 from apn.models.baselines import Baseline, build_baseline
 
 Network = APN | Baseline
+APN_WEIGHTS = ("pretrained", "pretrained_artifact", "pretrained_irrelevant")  # settings that ask for ImageNet's
 
 
 def build_network(config: AnyModelConfig, *, offline: bool = False) -> Network:
@@ -17,10 +18,14 @@ def build_network(config: AnyModelConfig, *, offline: bool = False) -> Network:
 
     Raises ValueError where a backbone does not exist or its weights cannot be had.
     """
-    if isinstance(config, ModelConfig):
-        fetch = dict.fromkeys(("pretrained", "pretrained_artifact", "pretrained_irrelevant"), False) if offline else {}
-        return APN(config.model_copy(update=fetch))
-    return build_baseline(config, offline=offline)
+    try:
+        if isinstance(config, ModelConfig):
+            return APN(config.model_copy(update=dict.fromkeys(APN_WEIGHTS, False) if offline else {}))
+        return build_baseline(config, offline=offline)
+    except NoWeightsError as error:
+        asked = (name for name in (*APN_WEIGHTS, "gradient_pretrained") if getattr(config, name, False))
+        settings = " ".join(f"--set model.{name}=false" for name in asked)
+        raise NoWeightsError(f"{error}: {settings}") from error
 
 
 def starting_weights(config: AnyModelConfig) -> str:

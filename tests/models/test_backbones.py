@@ -1,12 +1,17 @@
 """Backbones by name: pooled features of the promised length, packaged weights where promised, errors that help."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
 from tiny import noise, tiny_model
+from torch import nn
 
+from apn.model_config import ModelConfig
 from apn.models import backbones
 from apn.models.backbones import build_backbone, normalization, num_features, pretrained_source
+from apn.models.build import build_network
 
 NAMES = {
     "convnext_tiny": (64, 768),
@@ -64,8 +69,24 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(cause: Exception, monkeyp
         raise cause
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(ValueError, match=rf"'resnet18' could not be fetched .*{cause}.*`pretrained = false`"):
+    with pytest.raises(ValueError, match=rf"'resnet18' could not be fetched .*{cause}.*or start from random ones"):
         build_backbone("resnet18", pretrained=True)
+
+
+def test_all_settings_that_ask_for_weights_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one of them off the next one would fail."""
+    create = timm.create_model
+
+    def offline(name: str, *, pretrained: bool, **options: Any) -> nn.Module:
+        if pretrained:
+            raise OSError("no route to host")
+        return create(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    settings = "--set model.pretrained=false --set model.pretrained_irrelevant=false"
+    with pytest.raises(ValueError, match=f"start from random ones: {settings}$"):
+        build_network(ModelConfig(spatial_backbone="resnet18"))
+    assert build_network(ModelConfig(spatial_backbone="resnet18", pretrained=False, pretrained_irrelevant=False))
 
 
 def test_packaged_weights_land_in_the_layers_of_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
