@@ -25,7 +25,15 @@ EXTRAS = {
     **dict.fromkeys(("fsspec", "ray"), "scan"),
 }
 # Commands that one extra is made for: it has all that they need, also of what another extra has too.
-COMMAND_EXTRAS = {"explain": "explain", "plot": "plot", "purification": "plot", "scan": "scan", "serve": "server"}
+COMMAND_EXTRAS = {
+    "embed": "explain",
+    "explain": "explain",
+    "matrix": "torch",
+    "plot": "plot",
+    "purification": "plot",
+    "scan": "scan",
+    "serve": "server",
+}
 
 
 class Command(NamedTuple):
