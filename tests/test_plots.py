@@ -52,6 +52,8 @@ def test_too_few_or_equal_images_cannot_be_laid_out() -> None:
         project(np.zeros((4, 3)), "pca")
     with pytest.raises(ValueError, match="the same one for all 9"):
         project(np.ones((9, 3)), "pca")
+    with pytest.raises(ValueError, match=r"2 of 9 embeddings are not finite"):
+        project(np.where(np.arange(27).reshape(9, 3) > 22, np.nan, np.eye(9, 3)), "pca")
 
 
 def test_groups_are_the_columns_of_the_table() -> None:
@@ -228,6 +230,23 @@ def test_the_figures_of_another_table_do_not_stay(tmp_path: Path, monkeypatch: p
         assert [(out / f"heat-maps.{end}").exists() for end in ("png", "svg")] == [maps, maps]
     assert (out / "spectra.png").exists()
     assert all(path.exists() for path in others)
+
+
+def test_a_table_whose_images_are_elsewhere_has_all_figures_but_the_spectra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a laptop, where the table alone was copied."""
+    monkeypatch.setattr("apn.embeddings.read_embeddings", lambda path: made_embeddings(40))
+    command(tmp_path / "e.parquet", out=tmp_path / "out", method="pca")
+    names = {path.name for path in (tmp_path / "out").iterdir()} - {PLOTS}
+    kinds = ("embeddings", "generators-apart", "bands-by-generator", "bands-real-generated", "heat-maps")
+    assert names == {*(f"{kind}.png" for kind in kinds), "embeddings.html"}
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 12
+    assert told[-2:] == [
+        "apn: not in the spectra: 30 more",
+        "apn: no figure of spectra: no image of the table could be opened",
+    ]
 
 
 def test_labels_alone_are_enough_for_figures(tmp_path: Path) -> None:
