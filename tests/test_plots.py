@@ -309,6 +309,34 @@ def test_pointing_at_a_mark_shows_its_picture(browser: Any, page: Path, width: i
         assert errors == []
 
 
+@pytest.fixture
+def oddly_named(tmp_path: Path) -> Path:
+    """A page whose generators have a name without a place to break it, and one that would turn the writing."""
+    embeddings = made_embeddings(40)
+    points = {"artifact": embeddings.part("artifact")[:, :2]}
+    names = tuple(
+        {"adm": "stable_diffusion_" * 7, "glide": "two\nlines\u202e"}.get(name, name)
+        for name in embeddings.scores.generator.names
+    )
+    scores = embeddings.scores._replace(generator=embeddings.scores.generator._replace(names=names))
+    return write_interactive(
+        embeddings._replace(scores=scores), points, tmp_path / "e.html", first="generator", title="T"
+    )
+
+
+def test_nothing_is_hidden_in_the_names_of_the_legend(oddly_named: Path) -> None:
+    assert r"two\nlines\u202e" in content(oddly_named)["colourings"]["generator"]["names"]
+
+
+@pytest.mark.slow
+def test_a_long_name_is_broken_on_a_phone(browser: Any, oddly_named: Path) -> None:
+    with browser.new_context(viewport={"width": 360, "height": 740}) as context:
+        tab = context.new_page()
+        tab.goto(oddly_named.as_uri())
+        assert tab.locator("#legend button").count() == 4
+        assert tab.evaluate("document.documentElement.scrollWidth") == 360
+
+
 @pytest.mark.slow
 def test_a_picture_stays_when_the_finger_is_lifted(browser: Any, page: Path) -> None:
     found = content(page)
