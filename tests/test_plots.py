@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,17 @@ def test_too_few_or_equal_images_cannot_be_laid_out() -> None:
         project(np.ones((9, 3)), "pca")
     with pytest.raises(ValueError, match=r"2 of 9 embeddings are not finite"):
         project(np.where(np.arange(27).reshape(9, 3) > 22, np.nan, np.eye(9, 3)), "pca")
+
+
+def test_where_numba_can_write_nowhere_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, for a user who has no home and does not own the packages."""
+
+    def tsne(**options: object) -> None:
+        raise RuntimeError("cannot cache function 'seed': no locator available for file 'utils.py'")
+
+    monkeypatch.setitem(sys.modules, "openTSNE", SimpleNamespace(TSNE=tsne))
+    with pytest.raises(ValueError, match="set NUMBA_CACHE_DIR to one, or take the method pca"):
+        project(np.eye(9), "opentsne")
 
 
 def test_groups_are_the_columns_of_the_table() -> None:
