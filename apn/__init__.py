@@ -4,10 +4,15 @@
 so that `import apn` costs nothing.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from apn.version import __version__
+
+# Else ONNX Runtime (1.29 and later) sends its maker an identifier of this machine and what it runs. It looks at this
+# when it is imported, and every import of it in this package comes after this one.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from apn.checkpoint import load_model as load_model

@@ -24,8 +24,16 @@ EXTRAS = {
     **dict.fromkeys(("fastapi", "prometheus_client", "uvicorn"), "server"),
     **dict.fromkeys(("fsspec", "ray"), "scan"),
 }
-# Commands that one extra is made for: it has all that they need, also of what another extra has too.
-COMMAND_EXTRAS = {"explain": "explain", "plot": "plot", "purification": "plot", "scan": "scan", "serve": "server"}
+# The extras that together have all that a command needs, also of what another extra has too.
+COMMAND_EXTRAS = {
+    "embed": "explain",
+    "explain": "explain",
+    "matrix": "torch",
+    "plot": "plot",
+    "purification": "plot,torch",
+    "scan": "scan",
+    "serve": "server",
+}
 
 
 class Command(NamedTuple):

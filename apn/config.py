@@ -232,7 +232,10 @@ def read_config(path: str | Path, overrides: tuple[str, ...] = ()) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ValueError(f"no configuration {path}: expected a TOML file such as configs/apn-mini.toml") from error
+        raise ValueError(
+            f"no configuration {path}: expected a TOML file, such as configs/apn-mini.toml of the project's checkout "
+            "(an installed package has none)"
+        ) from error
     try:
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:

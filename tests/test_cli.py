@@ -356,6 +356,9 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(apn, monkeypatch)
         ("pyarrow", ("scan", "photos", "--out", "scan"), "scan"),  # also in `evaluate`, which would not be enough
         ("matplotlib", ("plot", "e.parquet", "--out", "plots"), "plot"),
         ("timm", ("explain", "photo.jpg", "--out", "figures"), "explain"),
+        ("torch", ("purification", "e.parquet"), "plot,torch"),
+        ("pyarrow", ("embed", "--data", "photos", "--out", "e.parquet"), "explain"),
+        ("pyarrow", ("matrix", "--train", "photos", "--out", "matrix"), "torch"),
     ],
 )
 def test_the_extra_that_is_named_is_enough_for_the_command(apn, monkeypatch, package, arguments, extra):

@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,19 @@ def test_detecting_imports_the_light_runtime_only():
     }
 
 
+def test_detecting_tells_nobody_and_leaves_nothing_in_the_home_folder(tmp_path: Path):
+    """ONNX Runtime would keep an identifier of the machine there, and send it with the model's name."""
+    clean = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}  # without CI, where ONNX Runtime keeps silent by itself
+    subprocess.run([sys.executable, "-m", "apn", "detect", IMAGE], env=clean, check=True, capture_output=True)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_who_wants_the_telemetry_of_onnx_runtime_keeps_it():
+    code = "import os, apn; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    wanted = {**os.environ, "ORT_DISABLE_TELEMETRY": "0", "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], env=wanted, capture_output=True, text=True).stdout == "0\n"
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("detect", "--help"), ("train", "--help")])
 def test_help_imports_nothing_of_what_the_commands_need(arguments):
     assert not packages(loaded_modules(f"{RUN}run(*{arguments!r})")) & {
@@ -121,3 +137,20 @@ def test_a_base_install_detects_without_torch(tmp_path):
     assert "pip install 'apn[torch]'" in trained.stderr
     served = subprocess.run([python.with_name("apn"), "serve"], **elsewhere)
     assert (served.returncode, "pip install 'apn[server]'" in served.stderr) == (1, True)
+
+
+def test_what_is_built_holds_all_of_the_package_and_no_tests(tmp_path: Path):
+    """By the listed packages of pyproject.toml alone, a file of another kind that is added would stay behind."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("apn", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore)
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    wanted = {path.relative_to(tmp_path).as_posix() for path in (tmp_path / "apn").rglob("*") if path.is_file()}
+    code = "from setuptools import build_meta as b; b.build_wheel('out'); b.build_sdist('out')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    with zipfile.ZipFile(next((tmp_path / "out").glob("*.whl"))) as wheel:
+        assert {name for name in wheel.namelist() if ".dist-info/" not in name} == wanted
+    with tarfile.open(next((tmp_path / "out").glob("*.tar.gz"))) as archive:
+        files = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    assert {name for name in files if name.startswith(("apn/", "tests/"))} == wanted

@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,19 @@ def test_too_few_or_equal_images_cannot_be_laid_out() -> None:
         project(np.zeros((4, 3)), "pca")
     with pytest.raises(ValueError, match="the same one for all 9"):
         project(np.ones((9, 3)), "pca")
+    with pytest.raises(ValueError, match=r"2 of 9 embeddings are not finite"):
+        project(np.where(np.arange(27).reshape(9, 3) > 22, np.nan, np.eye(9, 3)), "pca")
+
+
+def test_where_numba_can_write_nowhere_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, for a user who has no home and does not own the packages."""
+
+    def tsne(**options: object) -> None:
+        raise RuntimeError("cannot cache function 'seed': no locator available for file 'utils.py'")
+
+    monkeypatch.setitem(sys.modules, "openTSNE", SimpleNamespace(TSNE=tsne))
+    with pytest.raises(ValueError, match="set NUMBA_CACHE_DIR to one, or take the method pca"):
+        project(np.eye(9), "opentsne")
 
 
 def test_groups_are_the_columns_of_the_table() -> None:
@@ -230,6 +245,23 @@ def test_the_figures_of_another_table_do_not_stay(tmp_path: Path, monkeypatch: p
     assert all(path.exists() for path in others)
 
 
+def test_a_table_whose_images_are_elsewhere_has_all_figures_but_the_spectra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a laptop, where the table alone was copied."""
+    monkeypatch.setattr("apn.embeddings.read_embeddings", lambda path: made_embeddings(40))
+    command(tmp_path / "e.parquet", out=tmp_path / "out", method="pca")
+    names = {path.name for path in (tmp_path / "out").iterdir()} - {PLOTS}
+    kinds = ("embeddings", "generators-apart", "bands-by-generator", "bands-real-generated", "heat-maps")
+    assert names == {*(f"{kind}.png" for kind in kinds), "embeddings.html"}
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 12
+    assert told[-2:] == [
+        "apn: not in the spectra: 30 more",
+        "apn: no figure of spectra: no image of the table could be opened",
+    ]
+
+
 def test_labels_alone_are_enough_for_figures(tmp_path: Path) -> None:
     embeddings = made_embeddings(20, folder=tmp_path / "images")
     nobody = embeddings.scores.generator._replace(codes=np.zeros(20, np.int32), names=("",))
@@ -288,6 +320,34 @@ def test_pointing_at_a_mark_shows_its_picture(browser: Any, page: Path, width: i
         assert tab.evaluate("document.documentElement.scrollWidth") == width
         assert [url for url in asked if not url.startswith(("data:", "file:"))] == []
         assert errors == []
+
+
+@pytest.fixture
+def oddly_named(tmp_path: Path) -> Path:
+    """A page whose generators have a name without a place to break it, and one that would turn the writing."""
+    embeddings = made_embeddings(40)
+    points = {"artifact": embeddings.part("artifact")[:, :2]}
+    names = tuple(
+        {"adm": "stable_diffusion_" * 7, "glide": "two\nlines\u202e"}.get(name, name)
+        for name in embeddings.scores.generator.names
+    )
+    scores = embeddings.scores._replace(generator=embeddings.scores.generator._replace(names=names))
+    return write_interactive(
+        embeddings._replace(scores=scores), points, tmp_path / "e.html", first="generator", title="T"
+    )
+
+
+def test_nothing_is_hidden_in_the_names_of_the_legend(oddly_named: Path) -> None:
+    assert r"two\nlines\u202e" in content(oddly_named)["colourings"]["generator"]["names"]
+
+
+@pytest.mark.slow
+def test_a_long_name_is_broken_on_a_phone(browser: Any, oddly_named: Path) -> None:
+    with browser.new_context(viewport={"width": 360, "height": 740}) as context:
+        tab = context.new_page()
+        tab.goto(oddly_named.as_uri())
+        assert tab.locator("#legend button").count() == 4
+        assert tab.evaluate("document.documentElement.scrollWidth") == 360
 
 
 @pytest.mark.slow

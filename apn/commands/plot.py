@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from apn.commands import UsageError
-from apn.commands.options import SeedOption
+from apn.commands.options import FAILURES_SHOWN, SeedOption
 from apn.words import printable
 
 
@@ -45,9 +45,7 @@ def plot(
     if count > limit:
         embeddings = embeddings.take(np.sort(np.random.default_rng(seed).choice(count, limit, replace=False)))
 
-    def warn(text: str) -> None:
-        typer.secho(f"apn: not in the spectra: {printable(text)}", fg="yellow", err=True)
-
+    unread: list[str] = []
     written = write_plots(
         embeddings,
         out,
@@ -56,7 +54,13 @@ def plot(
         branch=branch,
         formats={Format(kind) for kind in wanted},
         seed=seed,
-        warn=warn,
+        warn=unread.append,
     )
+    for text in unread[:FAILURES_SHOWN]:
+        typer.secho(f"apn: not in the spectra: {printable(text)}", fg="yellow", err=True)
+    if len(unread) > FAILURES_SHOWN:
+        typer.secho(f"apn: not in the spectra: {len(unread) - FAILURES_SHOWN} more", fg="yellow", err=True)
+    if unread and not any(path.stem == "spectra" for path in written):
+        typer.secho("apn: no figure of spectra: no image of the table could be opened", fg="yellow", err=True)
     leave_only(written, out, PLOTS)
     typer.echo(f"{min(count, limit)} of {count} images: {', '.join(map(str, written))}")

@@ -73,7 +73,7 @@ def _colouring(groups: Groups) -> dict[str, Any]:
     styles = [groups.style(code) for code in range(len(groups.names))]
     return {
         "codes": groups.codes.tolist(),
-        "names": list(groups.names),
+        "names": [printable(name) for name in groups.names],
         "colours": [to_hex(style["color"]) for style in styles],
         "markers": [style["marker"] for style in styles],
     }

@@ -18,13 +18,24 @@ _PERPLEXITY, _NEIGHBOURS = 30, 15  # the libraries' own defaults, less where the
 def project(values: np.ndarray, method: Method, seed: int = 0) -> np.ndarray:
     """(N, D) -> (N, 2) float64, the same for the same seed and versions.
 
-    Raises ValueError for fewer than FEWEST images or embeddings that are all the same.
+    Raises ValueError for fewer than FEWEST images, for embeddings that are not finite or all the same, and where Numba
+    has no folder to write to.
     """
     if len(values) < FEWEST:
         raise ValueError(f"expected at least {FEWEST} images to lay out, found {len(values)}")
+    if wrong := np.count_nonzero(~np.isfinite(values).all(axis=1)):
+        raise ValueError(f"{wrong} of {len(values)} embeddings are not finite: the network that made them has diverged")
     if (values == values[0]).all():
         raise ValueError(f"expected embeddings that differ, found the same one for all {len(values)} images")
-    return {"opentsne": _opentsne, "umap": _umap, "pca": _pca}[method](np.asarray(values, np.float64), seed)
+    try:
+        return {"opentsne": _opentsne, "umap": _umap, "pca": _pca}[method](np.asarray(values, np.float64), seed)
+    except RuntimeError as error:  # of Numba, when it is imported where neither packages nor the home can be written
+        if "cannot cache function" not in str(error):
+            raise
+        raise ValueError(
+            f"{TITLES[method]} keeps compiled code, and found no folder to write it to: set NUMBA_CACHE_DIR to one, "
+            "or take the method pca"
+        ) from error
 
 
 def _opentsne(values: np.ndarray, seed: int) -> np.ndarray:

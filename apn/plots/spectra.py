@@ -59,18 +59,15 @@ def _open(path: Path, size: int) -> np.ndarray | str:
 
 
 def spectra_figure(spectra: Sequence[AverageSpectrum], real: AverageSpectrum | None) -> Figure:
-    """A panel a group; below it, where there is `real`, how its mean differs from that of the real images."""
+    """A panel a group that has images, of which there is one at least; below it, where there is `real`, how its mean
+    differs from that of the real images."""
     shown = [one for one in spectra if one.images]
     blocks = 1 if real is None else 2
     with styled():
         rows = -(-len(shown) // PANELS)
         figure = new_figure(width=WIDTH, height=blocks * rows * WIDTH / (PANELS + 1) + 0.35 * rows + 0.35)
         grid = figure.subplots(blocks * rows, PANELS, squeeze=False)
-        level: dict[str, Any] = {
-            "cmap": "magma",
-            "vmin": 0,
-            "vmax": max((float(one.values.max()) for one in shown), default=1.0),
-        }
+        level: dict[str, Any] = {"cmap": "magma", "vmin": 0, "vmax": max(float(one.values.max()) for one in shown)}
         apart: dict[str, Any] = {"cmap": "PuOr_r", "vmin": -_LARGEST, "vmax": _LARGEST}
         for place, one in enumerate(shown):
             row, column = divmod(place, PANELS)

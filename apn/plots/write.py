@@ -41,7 +41,8 @@ def write_plots(
 ) -> list[Path]:
     """Writes the figures into a folder; returns their paths. warn: told of each image that could not be opened.
 
-    Averages are by generator, where generators are named, else by label; heat maps only where the table has them.
+    Averages are by generator, where generators are named, else by label; heat maps only where the table has them,
+    spectra where an image could be opened.
     Raises ValueError for a colour that no image has a name for, or fewer images than can be laid out.
     """
     groups = group(embeddings.scores, colour)
@@ -79,8 +80,9 @@ def _figures(
     if embeddings.heat_spatial is not None:
         yield "heat-maps", heat_figure(embeddings, by)
     spectra = _spectra(embeddings, by, seed, warn)
-    real = next((one for one in spectra if one.name == "real" and one.images), None)
-    yield "spectra", spectra_figure(spectra, real)
+    if any(one.images for one in spectra):
+        real = next((one for one in spectra if one.name == "real" and one.images), None)
+        yield "spectra", spectra_figure(spectra, real)
 
 
 def _spectra(

@@ -71,6 +71,7 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
     "legend.frameon": False,
+    "text.hinting": "no_hinting",  # letters as wide at every resolution: a PNG keeps the layout of the SVG
     "text.parse_math": False,  # a generator's name may hold dollar signs
     "svg.fonttype": "path",
 }

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def _side_by_side(report: Report) -> Iterator[str]:
         rows = []
         for name in dict.fromkeys(row.name for table in tables for row in table.rows):
             cells = [_metric(one.get(name), metric) for metric in SIDE_BY_SIDE for one in found]
-            rows.append([name, _counts(found[0].get(name)), *map(cell, cells)])
+            rows.append([name, _counts([one[name] for one in found if name in one]), *map(cell, cells)])
         probes = _probe_rows(report, [table.protocol for table in tables])
         rows += [[name, "", *aucs, *[""] * (len(header) - len(tables))] for name, *aucs in probes]
         protocols = " and ".join(table.protocol for table in tables)
@@ -175,8 +175,17 @@ def _by_detector(report: Report) -> dict[tuple[str, str], list[Table]]:
     return found
 
 
-def _counts(row: Row | None) -> str:
-    return "" if row is None or row.kind == "mean" else f"{row.real} + {row.generated}"
+def span(numbers: Iterable[int]) -> str:
+    """The number, or the least and the most of those that differ."""
+    least, most = min(found := list(numbers)), max(found)
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    """Images of a group, as several tables have them."""
+    if rows[0].kind == "mean":
+        return ""
+    return f"{span(row.real for row in rows)} + {span(row.generated for row in rows)}"
 
 
 def _metric(row: Row | None, name: str) -> Estimate:

@@ -8,7 +8,7 @@ from apn.metrics import LOWER_IS_BETTER, METRIC_TITLES, Metrics
 from apn.report.curves import POINT_TITLES, Curve
 from apn.report.figures import Panel
 from apn.report.results import Estimate, Report, Row, ShortcutProbe, Table
-from apn.report.tables import COMPARED, SIDE_BY_SIDE, cell
+from apn.report.tables import COMPARED, SIDE_BY_SIDE, cell, span
 
 GROUP_EXPLANATIONS = {
     "generator": "Each generator's images against the real ones. Mean: over the generators, each counted alike.",
@@ -68,9 +68,10 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 
 def subtitle(report: Report) -> str:
     data = list(dict.fromkeys(spec for detector in report.detectors for spec in detector.data))
-    overall = report.tables[0].rows[0]
-    images = f"{overall.real} real and {overall.generated} generated images"
-    return f"{images}, {report.tables[0].protocol}" + (f"; data: {listed(data)}" if data else "")
+    protocol = report.tables[0].protocol
+    overall = [table.rows[0] for table in _first_tables(report) if table.protocol == protocol]
+    real, generated = span(row.real for row in overall), span(row.generated for row in overall)
+    return f"{real} real and {generated} generated images, {protocol}" + (f"; data: {listed(data)}" if data else "")
 
 
 def keys(report: Report) -> list[Key]:
@@ -157,9 +158,9 @@ def by_group(report: Report, tables: Sequence[Table]) -> View:
     names = list(dict.fromkeys(row.name for table in tables for row in table.rows))
     order = {"all": 0, "group": 1, "mean": 2}
     found = [{row.name: row for row in table.rows} for table in tables]
-    kinds = {row.name: row for table in tables for row in table.rows}
+    kinds = {row.name: row.kind for table in tables for row in table.rows}
     rows = []
-    for name in sorted(names, key=lambda name: order[kinds[name].kind]):
+    for name in sorted(names, key=lambda name: order[kinds[name]]):
         cells = []
         for table, own in zip(tables, found, strict=True):
             rivals = [
@@ -168,7 +169,8 @@ def by_group(report: Report, tables: Sequence[Table]) -> View:
                 if rival.protocol == table.protocol and name in other
             ]
             cells.append(_ranked(own[name].metrics, rivals, "auc") if name in own else Cell(""))
-        rows.append(Line(name, cells, _counts(kinds[name]), kinds[name].kind))
+        counted = [own[name] for own in found if name in own]
+        rows.append(Line(name, cells, _counts(counted), kinds[name]))
     several = len(report.detectors) > 1
     columns = [f"{table.detector}, {short(table.protocol)}" if several else table.protocol for table in tables]
     protocols = dict.fromkeys(table.protocol for table in tables)
@@ -177,7 +179,7 @@ def by_group(report: Report, tables: Sequence[Table]) -> View:
 
 def full(table: Table) -> View:
     """Every metric of one table."""
-    rows = [Line(row.name, [to_cell(one) for one in row.metrics], _counts(row), row.kind) for row in table.rows]
+    rows = [Line(row.name, [to_cell(one) for one in row.metrics], _counts([row]), row.kind) for row in table.rows]
     return View(f"{table.title}; threshold {table.threshold.origin}", [table.by, *METRIC_TITLES], rows)
 
 
@@ -251,11 +253,12 @@ def _ranked(own: Metrics[Estimate], rivals: Sequence[Metrics[Estimate]], name: s
     return to_cell(estimate, len(rivals) > 1 and bool(values) and estimate.value == best(values))
 
 
-def _counts(row: Row) -> str:
-    failed = f", {row.failed} failed" if row.failed else ""
-    if row.kind == "mean":
+def _counts(rows: Sequence[Row]) -> str:
+    """Images of a group, as one table or several have them."""
+    if rows[0].kind == "mean":
         return ""
-    return f"{row.real} real, {row.generated} generated{failed}"
+    failed = f", {span(row.failed for row in rows)} failed" if any(row.failed for row in rows) else ""
+    return f"{span(row.real for row in rows)} real, {span(row.generated for row in rows)} generated{failed}"
 
 
 def _defined(estimate: Estimate) -> bool:

@@ -18,8 +18,9 @@ from made_tables import GENERATORS, made_rows, write_table
 from PIL import Image
 
 from apn.report.build import build_report
+from apn.report.figures import Dots, dot_figure
 from apn.report.page import Draw, write_page
-from apn.report.results import ONE_SCORE, Report
+from apn.report.results import ONE_SCORE, Estimate, Report
 from apn.report.tables import cell, markdown
 from apn.scoretable import read_scores
 from apn.words import printable
@@ -117,6 +118,31 @@ def test_the_numbers_are_also_those_of_the_markdown(page: Reader, report: Report
     in_page = {re.sub(r"^(\S+) (\S+ to \S+)$", r"\1 (\2)", text) for text in rows}
     assert in_markdown
     assert in_markdown <= in_page
+
+
+def test_counts_are_of_every_detector_that_a_table_holds(tmp_path: Path) -> None:
+    """Not of the last of them: the others' numbers would seem to be of its images."""
+    names = [str(number) for number in range(24)]
+    tables = []
+    for weights, images in (("first", 24), ("second", 12)):
+        parts = [made_rows(names[:images], NATIVE)]
+        if weights == "second":
+            parts[0]["logit"][1] = parts[0]["probability"][1] = None
+            parts[0]["error"][1] = "gone"
+        tables.append(write_table(tmp_path / f"{weights}.parquet", parts, weights=weights))
+    write_page(build(tables), read_scores(tables), tmp_path)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "6 to 12 real and 5 to 12 generated images, native" in text
+    everything = Reader(text).tables[f"AUC by generator: {NATIVE}"][1]
+    assert " ".join(everything[0].split()) == "all 6 to 12 real, 5 to 12 generated, 0 to 1 failed"
+
+
+def test_a_png_is_as_wide_as_the_svg_it_has_the_layout_of(tmp_path: Path) -> None:
+    """Letters rounded to whole pixels of 1/150 inch would be wider than the layout of the SVG has room for."""
+    dots = [Dots("native", [Estimate(0.5, 0.4, 0.6)] * 2)]
+    Draw(tmp_path)("wide", dot_figure(["MIDJOURNEY-V6.1-UPSCALED-HD", "x" * 120], dots, "AUC"), "")
+    with Image.open(tmp_path / "wide.png") as image:
+        assert image.convert("L").crop((0, 0, 6, image.height)).getextrema() == (255, 255)
 
 
 def test_the_best_detector_is_bold(folder: Path, report: Report) -> None:

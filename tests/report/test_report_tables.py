@@ -46,6 +46,19 @@ def grids(text: str) -> dict[str, list[list[str]]]:
     return found
 
 
+def test_images_of_a_group_are_from_the_fewest_to_the_most_where_tables_differ() -> None:
+    scores = make_scores(
+        [0, 1, 0, 1, 1, 0, 1, 0],
+        [0.0, 2.0, 1.0, 3.0, math.nan, 0.0, 2.0, 1.0],
+        generator=["", "adm", "", "adm", "adm", "", "adm", ""],
+        protocol=[NATIVE] * 5 + [ALIGNED] * 3,
+        paths=["a", "b", "c", "d", "e", "a", "b", "c"],
+    )
+    (header, everything, adm, *_), *_ = grids(markdown(build_report([scores], resamples=5))).values()
+    assert header[1] == "real + generated"
+    assert (everything[1], adm[1]) == ("2 + 1 to 2", "2 + 1 to 2")
+
+
 def test_cells() -> None:
     assert cell(Estimate(0.94, 0.9061, 0.965)) == "0.940 (0.906 to 0.965)"
     assert cell(Estimate(math.nan, math.nan, math.nan)) == "undefined"
