@@ -77,7 +77,7 @@ def probability_words(probability: float) -> str:
 def verdict_line(detection: Detection) -> str:
     """The verdict and its probability in words, and whether that probability counts."""
     if detection.verdict is None or detection.probability is None:
-        return f"no verdict: {detection.error}"
+        return f"not checked: {detection.error}"
     words = f"probability {probability_words(detection.probability)} of being AI-generated"
     if detection.verdict == "unsure" and any(warning.startswith(_VOID) for warning in detection.warnings):
         return f"unsure, the {words} does not stand"

@@ -59,7 +59,7 @@ def test_a_probability_never_rounds_to_certainty(probability: float, words: str)
 def test_verdicts_never_round_to_certainty() -> None:
     for probability, words in ((0.0001, "<0.001"), (0.99991, ">0.999"), (0.5, "0.500")):
         assert f"probability {words} of" in verdict_line(Detection("a", verdict="unsure", probability=probability))
-    assert verdict_line(Detection("a", error="empty")) == "no verdict: empty"
+    assert verdict_line(Detection("a", error="empty")) == "not checked: empty"
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,13 @@ def test_each_kind_is_counted_and_can_be_shown_alone(page: Page) -> None:
     reds = {"a": 255, "b": 0, "c": 128, "d": 250}
     choose(page, *(file(f"{name}.png", picture(red)) for name, red in reds.items()), file("e.txt", b"x"))
     done(page, 5, failed=1)
-    words = ["All 5", "Looks AI-generated 2", "Looks like a photograph 1", "Unsure 1", "No verdict 1"]
+    words = ["All 5", "Looks AI-generated 2", "Looks like a photograph 1", "Unsure 1", "Not checked 1"]
     expect(page.locator("#kinds button")).to_have_text(words)
     for text, names in (
         ("Looks AI-generated", ["a.png", "d.png"]),
         ("Looks like a photograph", ["b.png"]),
         ("Unsure", ["c.png"]),
-        ("No verdict", ["e.txt"]),
+        ("Not checked", ["e.txt"]),
         ("All", ["a.png", "b.png", "c.png", "d.png", "e.txt"]),
     ):
         kind(page, text).click()
@@ -59,13 +59,13 @@ def test_a_card_that_is_checked_once_more_keeps_the_focus_whatever_is_shown(page
     choose(page, file("a.png", picture(255)), file("b.png", picture(255)))
     done(page, 2, failed=2)
     page.unroute("**/v1/detect")
-    kind(page, "No verdict").click()
+    kind(page, "Not checked").click()
     page.get_by_role("button", name="Try again a.png").press("Enter")
     done(page, 2, failed=1)
     card = page.locator("#results > li").first
     expect(card).to_be_focused()
     expect(card).to_contain_text("Looks AI-generated")
-    expect(kind(page, "No verdict")).to_have_text("No verdict 1")
+    expect(kind(page, "Not checked")).to_have_text("Not checked 1")
     page.get_by_role("button", name="Try again b.png").focus()
     expect(shown(page)).to_have_text(["b.png"])
 

@@ -25,7 +25,7 @@ def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
     )
     done(page, 4, failed=1)
     cards = page.locator("#results > li")
-    for index, text in enumerate(["Looks AI-generated", "Unsure", "Looks like a photograph", "No verdict"]):
+    for index, text in enumerate(["Looks AI-generated", "Unsure", "Looks like a photograph", "Not checked"]):
         expect(cards.nth(index).locator(".verdict")).to_have_text(text)
     expect(cards.nth(0)).to_contain_text("Probability of being AI-generated: >0.999")
     expect(cards.nth(0)).to_contain_text("at most 2 % of real photographs are called generated")
