@@ -72,7 +72,10 @@ def training_data_sha256(samples: Sequence[Sample]) -> str:
     The same data at another place have the same sum. Files are not opened.
     """
     paths = [os.path.abspath(sample.path) for sample in samples]
-    folder = os.path.commonpath({os.path.dirname(path) for path in paths})
+    try:
+        folder = os.path.commonpath({os.path.dirname(path) for path in paths})
+    except ValueError:  # several drives of Windows have none
+        folder = ""
     digest = hashlib.sha256()
     for path, sample in zip(paths, samples, strict=True):
         original = os.path.abspath(sample.original).removeprefix(folder) if sample.original else ""

@@ -19,7 +19,7 @@ from PIL import Image, JpegImagePlugin
 from torch import Tensor
 
 from apn.crops import Pixels, random_crop
-from apn.data.samples import GENERATED, MANIFEST, REAL, Sample, read_manifest, write_manifest
+from apn.data.samples import GENERATED, MANIFEST, REAL, Sample, read_manifest, relative_path, write_manifest
 from apn.image import ImageError, load_image
 from apn.models.autoencoders import Autoencoder, SmallAutoencoder, fit, open_autoencoder, reconstruct
 from apn.threads import ahead as map_ahead
@@ -168,7 +168,7 @@ def _tensor(pixels: np.ndarray) -> Tensor:
 def _name(photo: Path, out: Path) -> str:
     """A fake's file name without suffix: its photograph's, and a hash of where that lies from `out`, so that no fake is
     taken for one of another photograph of the same name."""
-    place = os.path.relpath(photo, out.resolve())
+    place = relative_path(photo, out.resolve())
     stem = os.fsencode(photo.stem)[:LONGEST_STEM].decode("utf-8", "ignore")
     return f"{stem}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,16 @@ def test_the_sum_of_the_data_knows_order_labels_origins_and_no_place(toy: Path) 
         [samples[0]._replace(generator="other"), *samples[1:]],
     ):
         assert training_data_sha256(other) != right
+
+
+def test_the_sum_of_data_on_two_drives_of_windows_knows_whole_paths(toy: Path, monkeypatch) -> None:
+    def refuse(paths: set[str]) -> str:
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(os.path, "commonpath", refuse)
+    samples = read_samples(toy)
+    elsewhere = [s._replace(path=Path("/elsewhere") / s.path.relative_to(toy)) for s in samples]
+    assert training_data_sha256(samples) == training_data_sha256(list(samples)) != training_data_sha256(elsewhere)
 
 
 def test_what_else_differs_is_said_and_what_may_is_not(toy: Path, begun: Path) -> None:

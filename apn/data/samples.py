@@ -147,14 +147,18 @@ def _class_samples(root: Path, class_folders: tuple[str, str], label: int) -> It
 
 def _row(sample: Sample, folder: Path) -> dict[str, Any]:
     """A sample as a manifest row; the fields that most data sets lack are left out where they say nothing."""
-    row = sample._asdict() | {"path": _relative(sample.path, folder)}
+    row = sample._asdict() | {"path": relative_path(sample.path, folder)}
     if sample.original:
-        row["original"] = _relative(sample.original, folder)
+        row["original"] = relative_path(sample.original, folder)
     return {name: value for name, value in row.items() if value or name not in Sample._field_defaults}
 
 
-def _relative(path: str | Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
+def relative_path(path: str | Path, folder: Path) -> str:
+    """The path as seen from the folder; from another drive of Windows, from where it cannot be seen, the whole one."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return Path(os.path.abspath(path)).as_posix()
 
 
 def _manifest_samples(manifest: Path, path_columns: Sequence[str]) -> Iterator[Sample]:

@@ -138,6 +138,20 @@ def test_a_written_manifest_reads_back_from_another_folder(tmp_path: Path) -> No
     assert json.loads(manifest.read_text(encoding="utf-8").splitlines()[0])["path"] == "../in/a ü.png"
 
 
+def test_a_manifest_on_another_drive_than_its_images_has_their_whole_paths(tmp_path: Path, monkeypatch) -> None:
+    """As on Windows, where no relative path leads from C: to D:."""
+
+    def refuse(path: str | Path, start: str | Path) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    samples = [Sample(tmp_path / "a.png", 1, "sd", "", "", "a", original=str(tmp_path / "b.png"))]
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    write_manifest(samples, tmp_path / "list.jsonl")
+    row = json.loads((tmp_path / "list.jsonl").read_text(encoding="utf-8"))
+    assert (row["path"], row["original"]) == (f"{tmp_path.as_posix()}/a.png", f"{tmp_path.as_posix()}/b.png")
+    assert read_samples(tmp_path / "list.jsonl") == samples
+
+
 def test_any_file_name_survives_a_manifest(tmp_path: Path) -> None:
     names = [os.fsdecode(b"\xff\xfe ab.png"), 'a "b"\n\\c\u2028.png', "日.png"]
     samples = [Sample(tmp_path / name, 0, "", "", "", name) for name in names]
