@@ -43,11 +43,16 @@ class FileNames:
         safe = "".join(map(_safe, Path(path).stem)).strip(".") or "image"
         safe = safe.encode("utf-8", "replace")[:LONGEST_NAME].decode("utf-8", "ignore")
         name, number = safe, 1
-        while name.casefold() in self._taken:  # some file systems do not tell A from a
+        while _alike(name) in self._taken:
             number += 1
             name = f"{safe}-{number}"
-        self._taken.add(name.casefold())
+        self._taken.add(_alike(name))
         return name
+
+
+def _alike(name: str) -> str:
+    """The same for names that a file system may take for one: A and a; on macOS accents in their letter or after it."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def _safe(sign: str) -> str:

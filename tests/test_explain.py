@@ -187,6 +187,10 @@ def test_file_names_are_safe_and_no_two_alike() -> None:
     given = ["a/b.png", "c/b.jpg", "B.png", "<b> x.png", "../..", ".png", "ü" * 300 + ".png", "\udcff.png", "a\nb.png"]
     made = [names.name(path) for path in given]
     assert made[:4] == ["b", "b-2", "B-3", "_b__x"]
+    assert [names.name(path) for path in ("caf\xe9.png", "cafe\u0301.png")] == [
+        "caf\xe9",
+        "cafe\u0301-2",
+    ]  # as APFS does
     assert len({name.casefold() for name in made}) == len(made)
     for name in made:
         assert name.strip(".")
