@@ -254,7 +254,7 @@ def validate(settings: type[Model], values: dict[str, Any], where: str) -> Model
             unknown = one["type"] == "extra_forbidden"
             said = one["msg"].removeprefix("Value error, ")  # before what our own checks say
             problem = _no_such(key, settings, values) if unknown else f"{said}{_found(one['input'])}"
-            problems.append(f"{key or 'all'}: {problem}")
+            problems.append(f"{key}: {problem}" if key else problem)
         raise ValueError(f"{where}: {'; '.join(problems)}") from error
 
 
