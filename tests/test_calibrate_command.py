@@ -49,6 +49,16 @@ def test_calibrate_says_which_rates_its_images_cannot_promise(apn, tmp_path):
     ]
 
 
+def test_calibrate_refuses_rates_of_the_check_without_the_check_before_it_scores(apn, tmp_path, monkeypatch):
+    monkeypatch.setattr("apn.scores.read_data", None)  # what comes before scoring
+    options = ("--no-stability", "--checked-fnr", 0.01, "--out", tmp_path / "mine.json")
+    code, _, err = apn("calibrate", tmp_path, *options)
+    assert (code, err) == (
+        2,
+        "apn: --no-stability: expected no --checked-fpr or --checked-fnr, which are of the stability check\n",
+    )
+
+
 def test_calibrate_does_not_replace_what_it_reads(apn, tmp_path):
     (tmp_path / "scores.csv").write_text("logit,label\n")
     code, _, err = apn("calibrate", tmp_path / "scores.csv", "--out", tmp_path / "." / "scores.csv")

@@ -72,6 +72,8 @@ def calibrate(
     from apn.scores import labelled_logits
 
     # What is wrong whatever the scores are is told before they are made, which may take hours.
+    if not stability and (checked_fpr, checked_fnr) != (None, None):
+        raise UsageError("--no-stability: expected no --checked-fpr or --checked-fnr, which are of the stability check")
     require_fitting(target_fpr=target_fpr, target_fnr=target_fnr, checked_fpr=checked_fpr, checked_fnr=checked_fnr)
     if out.is_dir():
         raise UsageError(f"--out {out}: expected a file to write, found a folder")
