@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, NamedTuple, NoReturn
 
 from apn.commands import UsageError
@@ -108,6 +109,7 @@ COMMANDS = {
 def main() -> None:
     """The `apn` command: user errors become one line on stderr and exit code 1 (or 2 for wrong usage)."""
     _open_closed()
+    _spell_what_streams_lack()
     try:
         try:
             app(sys.argv[1:])
@@ -151,6 +153,13 @@ def _open_closed() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
+
+
+def _spell_what_streams_lack() -> None:
+    r"""A sign that a stream's encoding has not becomes `\u7167`: a pipe of Windows knows few, file names have any."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _flush() -> None:

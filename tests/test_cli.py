@@ -109,6 +109,18 @@ def test_output_that_cannot_be_written_is_one_line(full, arguments):
     assert (done.returncode, done.stderr) == (1, "apn: standard output: No space left on device\n")
 
 
+def test_a_name_that_the_encoding_of_the_output_lacks_is_spelt_out(tmp_path):
+    """As in a pipe of Windows, whose code page has few letters: the images after it are scored all the same."""
+    for name in ("a \u7167.jpg", "b \xe9.jpg"):
+        shutil.copy(CAT, tmp_path / name)
+    command = [sys.executable, "-m", "apn", "detect", "--no-stability", tmp_path, tmp_path / "\u7247.jpg"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, capture_output=True, timeout=120, env=environment)
+    assert (done.returncode, done.stderr) == (1, b"apn: 1 of 3 images could not be scored\n")
+    out = done.stdout.decode("cp1252")
+    assert [name in out for name in ("a \\u7167.jpg", "b \xe9.jpg", "\\u7247.jpg")] == [True] * 3
+
+
 def test_a_closed_output_is_no_reason_to_fail(tmp_path):
     command = [
         "sh",
@@ -319,6 +331,21 @@ def test_help_lists_every_command_with_the_first_line_of_its_docstring(apn):
         documented = target.info.help if isinstance(target, typer.Typer) else target.__doc__
         assert f"{name} {command.help}" in listing
         assert command.help == documented.splitlines()[0]
+
+
+def test_help_breaks_no_line_where_the_source_did(apn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    _, out, _ = apn("purification", "--help")
+    assert "tell label, generator and source, and how much information they still have in common (CLUB," in out
+    _, out, _ = apn("matrix", "--help")
+    assert "the same command goes on where it was, in the middle of a training or of a table of scores." in out
+
+
+@pytest.mark.parametrize("command", ["embed", "plot", "purification"])
+def test_help_names_no_probe_where_there_is_none(apn, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "400")
+    code, out, _ = apn(command, "--help")
+    assert (code, "--seed" in out, "shortcut probe" in out) == (0, True, False)
 
 
 def test_a_command_whose_module_is_missing_is_not_listed(apn, monkeypatch):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from apn.commands import UsageError
-from apn.commands.options import FAILURES_SHOWN, SeedOption
+from apn.commands.options import FAILURES_SHOWN
 from apn.words import printable
 
 
@@ -25,7 +25,7 @@ def plot(
         str, typer.Option("--format", help="Of png and svg (all figures) and html (a map that shows thumbnails).")
     ] = "png,html",
     limit: Annotated[int, typer.Option(min=5, help="Images at most, drawn at random.")] = 5000,
-    seed: SeedOption = 0,
+    seed: Annotated[int, typer.Option(help="Of the draw, the layout and the intervals.")] = 0,
 ) -> None:
     """Draw embeddings: both parts, generators, bands, heat maps, spectra.
 

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from apn.commands.options import SeedOption
-
 
 def purification(
     tables: Annotated[
@@ -14,7 +12,7 @@ def purification(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for purification.md and purification.png.")] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of each interval.")] = 1000,
-    seed: SeedOption = 0,
+    seed: Annotated[int, typer.Option(help="Of the folds, the fit of CLUB and the intervals.")] = 0,
 ) -> None:
     """Measure purification: linear probes of both parts, and what they share.
 

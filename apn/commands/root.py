@@ -42,7 +42,12 @@ def _add(root: typer.Typer, name: str, command: "Command") -> None:
     if isinstance(target, typer.Typer):
         root.add_typer(target, name=name, help=command.help)
     else:
-        root.command(name)(target)
+        root.command(name, help=_paragraphs(target.__doc__ or ""))(target)
+
+
+def _paragraphs(docstring: str) -> str:
+    """Each on one line, for the terminal to break: typer would keep the source's breaks in all but the first."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
 
 
 def _not_imported() -> None:
