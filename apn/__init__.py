@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "apn").startswith("apn") or name not in _EXTRAS:
             raise
-        told = f"apn.{name} needs {error.name}: pip install 'apn[{_EXTRAS[name]}]'"
+        told = f'apn.{name} needs {error.name}: pip install "apn[{_EXTRAS[name]}]"'
         raise ModuleNotFoundError(told, name=error.name) from error
 
 

@@ -150,7 +150,7 @@ def torch_backend(folder: Path, device: Device = "cpu") -> Backend:
         from apn.models.apn import APN
     except ImportError as error:
         raise ValueError(
-            f"the torch backend needs PyTorch ({error.name} is missing): pip install 'apn[torch]'"
+            f'the torch backend needs PyTorch ({error.name} is missing): pip install "apn[torch]"'
         ) from error
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[device]:

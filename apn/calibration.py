@@ -223,7 +223,7 @@ def fit_calibration(
 def require_fitting(**rates: float | None) -> None:
     """ValueError for what no scores can mend: a rate outside (0, 1), by its name (None is no rate); no scikit-learn."""
     if find_spec("sklearn") is None:
-        raise ValueError("fitting a calibration needs scikit-learn: pip install 'apn[evaluate]'")
+        raise ValueError('fitting a calibration needs scikit-learn: pip install "apn[evaluate]"')
     for name, rate in rates.items():
         if rate is not None and not 0 < rate < 1:
             raise ValueError(f"expected {name} between 0 and 1, found {rate}")

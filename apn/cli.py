@@ -119,7 +119,7 @@ def main() -> None:
         extra = COMMAND_EXTRAS.get("".join(sys.argv[1:2])) or EXTRAS.get((error.name or "").split(".")[0], "torch")
         if (error.name or "apn").startswith("apn"):
             raise
-        _fail(f"this command needs {error.name}: pip install 'apn[{extra}]'", code=1)
+        _fail(f'this command needs {error.name}: pip install "apn[{extra}]"', code=1)
     except UsageError as error:
         _fail(str(error), code=2)
     except ValueError as error:

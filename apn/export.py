@@ -170,7 +170,7 @@ def _convert_to_openvino(graph: Path, out: Path) -> tuple[Callable[[np.ndarray],
     try:
         import openvino
     except ImportError as error:
-        raise ValueError("the OpenVINO format needs its package: pip install 'apn[openvino]'") from error
+        raise ValueError('the OpenVINO format needs its package: pip install "apn[openvino]"') from error
     model = openvino.Core().read_model(graph)  # convert_model does the same, and reports to its maker
     path = graph.with_suffix(".xml")
     openvino.save_model(model, path, compress_to_fp16=False)

@@ -201,7 +201,7 @@ def _open(name: str, file: BinaryIO) -> "ImageFile.ImageFile":
         try:
             from pillow_heif import HeifImageFile
         except ImportError as error:
-            raise ImageError("this is a HEIC image, and reading those needs: pip install apn[heif]") from error
+            raise ImageError('this is a HEIC image, and reading those needs: pip install "apn[heif]"') from error
         return HeifImageFile(file, "")
     from PIL import Image
 

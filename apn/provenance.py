@@ -135,7 +135,7 @@ def _content_credentials(file: BinaryIO, source_type: str) -> dict[str, str]:
     if not _has_manifest_store(file):
         return {}
     if find_spec("c2pa") is None:
-        return {"content_credentials": "present, not verified (to read them: pip install apn[c2pa])"}
+        return {"content_credentials": 'present, not verified (to read them: pip install "apn[c2pa]")'}
     try:
         return _read_manifest(file, source_type)
     except Exception as error:  # noqa: BLE001 - c2pa parses hostile bytes; that credentials are there is still worth saying

@@ -122,7 +122,7 @@ def test_calibrate_says_at_once_that_it_cannot_fit(apn, tmp_path, monkeypatch):
     monkeypatch.setattr("apn.calibration.find_spec", lambda name: None)
     monkeypatch.setattr("apn.detector.load", None)
     code, _, err = apn("calibrate", labelled_folder(tmp_path / "data", 20), "--out", tmp_path / "mine.json")
-    assert (code, err) == (1, "apn: fitting a calibration needs scikit-learn: pip install 'apn[evaluate]'\n")
+    assert (code, err) == (1, 'apn: fitting a calibration needs scikit-learn: pip install "apn[evaluate]"\n')
 
 
 def test_calibrate_makes_the_folder_of_its_file(apn, tmp_path):

@@ -373,7 +373,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(apn, monkeypatch)
             raise ModuleNotFoundError(f"No module named '{package}.part'", name=f"{package}.part")
 
         monkeypatch.setattr("apn.commands.export.export", command)
-        assert apn("export")[::2] == (1, f"apn: this command needs {package}.part: pip install 'apn[{extra}]'\n")
+        assert apn("export")[::2] == (1, f'apn: this command needs {package}.part: pip install "apn[{extra}]"\n')
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ def test_the_extra_that_is_named_is_enough_for_the_command(apn, monkeypatch, pac
     module.command = command
     monkeypatch.setitem(sys.modules, "apn.commands.lacking", module)
     monkeypatch.setitem(COMMANDS, name, Command("apn.commands.lacking", "command", "", plain=True))
-    assert apn(*arguments)[::2] == (1, f"apn: this command needs {package}: pip install 'apn[{extra}]'\n")
+    assert apn(*arguments)[::2] == (1, f'apn: this command needs {package}: pip install "apn[{extra}]"\n')
 
 
 def test_a_file_that_is_not_there_is_one_line(apn, tmp_path):

@@ -56,6 +56,16 @@ def test_the_map_of_files_has_every_module():
         assert not {file.stem for file in (ROOT / folder).glob(files)} - known, folder
 
 
+def test_what_is_to_be_installed_can_be_typed_in_every_shell():
+    """zsh, that of macOS, takes bare brackets for a pattern; cmd of Windows, single quotes for a part of the name."""
+    texts = {path: path.read_text(encoding="utf-8") for path in [*PAGES, *sorted((ROOT / "apn").rglob("*.py"))]}
+    told = [
+        (path, extra) for path, text in texts.items() for extra in re.findall(r"pip install (?:-e )?(\S*\[.)", text)
+    ]
+    assert len(told) > 10
+    assert [one for one in told if not re.match(r'"(apn|\.)\[', one[1])] == []
+
+
 def test_the_row_of_an_image_is_documented():
     listed = [name for row in rows("server.md", "The row of an image") for name in names(row[0])]
     assert sorted(listed) == sorted([*(field.name for field in fields(Detection)), *Filed._fields])

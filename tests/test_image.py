@@ -101,7 +101,7 @@ def test_heic_is_read_with_the_extra_and_named_without_it(monkeypatch: pytest.Mo
     assert np.abs(loaded.pixels.astype(int) - np.asarray(photo())).max() <= 12
     assert ("HEIF" in Image.OPEN) == registered, "the plugin must not be registered in Pillow for the whole process"
     monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
-    with pytest.raises(ImageError, match=r"pip install apn\[heif\]"):
+    with pytest.raises(ImageError, match=r'pip install "apn\[heif\]"'):
         load_image(buffer.getvalue())
 
 

@@ -69,7 +69,7 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_a_name_that_needs_an_extra_says_which(name: str, extra: str):
     code = f"import sys; sys.modules['torch'] = None\nimport apn\ntry: apn.{name}\nexcept ImportError as e: print(e)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == f"apn.{name} needs torch: pip install 'apn[{extra}]'\n"
+    assert done.stdout == f'apn.{name} needs torch: pip install "apn[{extra}]"\n'
 
 
 def test_importing_apn_imports_nothing_heavy():
@@ -134,9 +134,9 @@ def test_a_base_install_detects_without_torch(tmp_path):
     assert "ModuleNotFoundError" in missing.stderr
     trained = subprocess.run([python.with_name("apn"), "train", ROOT / "configs" / "apn-mini.toml"], **elsewhere)
     assert trained.returncode == 1
-    assert "pip install 'apn[torch]'" in trained.stderr
+    assert 'pip install "apn[torch]"' in trained.stderr
     served = subprocess.run([python.with_name("apn"), "serve"], **elsewhere)
-    assert (served.returncode, "pip install 'apn[server]'" in served.stderr) == (1, True)
+    assert (served.returncode, 'pip install "apn[server]"' in served.stderr) == (1, True)
 
 
 def test_what_is_built_holds_all_of_the_package_and_no_tests(tmp_path: Path):

@@ -180,7 +180,7 @@ def test_without_the_package_presence_is_reported(monkeypatch: pytest.MonkeyPatc
     data = signed()
     monkeypatch.setitem(sys.modules, "c2pa", None)
     credentials = load_image(data).metadata["content_credentials"]
-    assert credentials == "present, not verified (to read them: pip install apn[c2pa])"
+    assert credentials == 'present, not verified (to read them: pip install "apn[c2pa]")'
 
 
 def test_presence_is_found_across_the_blocks_in_which_the_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,7 +130,7 @@ def _has_ray(wanted: str) -> bool:
     if find_spec("ray") is not None:
         return True
     if wanted not in ("auto", "local"):
-        raise UsageError(f"--ray {wanted} needs Ray: pip install 'apn[scan]'")
+        raise UsageError(f'--ray {wanted} needs Ray: pip install "apn[scan]"')
     typer.echo("apn: Ray is not installed: scanning on processes of this machine", err=True)
     return False
 

@@ -243,7 +243,7 @@ def _explainer(weights: Sequence[str]) -> "Explainer | str":
     try:
         from apn.report.explained import Explainer
     except ModuleNotFoundError as error:
-        return f"No explanation figures: they need {error.name}, pip install 'apn[explain]'."
+        return f'No explanation figures: they need {error.name}, pip install "apn[explain]".'
     return Explainer(weights)
 
 

@@ -35,7 +35,8 @@ def missing_for_explanations(folder: Path) -> str | None:
     """Why this weights folder cannot be explained here, None where it can; nothing heavy is imported."""
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
-        return f"explanations need {', '.join(missing)}, which this server does not have: pip install 'apn[explain]'"
+        listed = ", ".join(missing)
+        return f'explanations need {listed}, which this server does not have: pip install "apn[explain]"'
     if not (folder / "model.safetensors").is_file():
         return "explanations need the checkpoint (model.safetensors), these weights are a graph alone"
     architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model"].get("architecture", "apn")

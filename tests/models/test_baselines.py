@@ -381,5 +381,5 @@ def test_dire_without_weights_says_what_to_do(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(ValueError, match=r"cannot open the diffusion pipeline '.*empty' \(model\.pipeline\)"):
             open_pipeline(str(tmp_path / "empty"))
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ValueError, match=r"DIRE needs diffusers .*pip install 'apn\[dire\]'"):
+    with pytest.raises(ValueError, match=r'DIRE needs diffusers .*pip install "apn\[dire\]"'):
         open_pipeline("some/pipeline")

@@ -100,7 +100,7 @@ def test_without_torch_the_page_is_made_all_the_same(
 
     monkeypatch.setattr(builtins, "__import__", without)
     text = page(scores, tmp_path, explained=1)
-    assert "they need torch, pip install &#39;apn[explain]&#39;" in text
+    assert "they need torch, pip install &#34;apn[explain]&#34;" in text
     assert "Worst mistakes" in text
 
 

@@ -70,7 +70,7 @@ def test_without_ray_a_scan_runs_here_unless_a_cluster_was_named(monkeypatch, ca
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not _has_ray("auto")
     assert "Ray is not installed" in capsys.readouterr().err
-    with pytest.raises(UsageError, match=r"needs Ray: pip install 'apn\[scan\]'"):
+    with pytest.raises(UsageError, match=r'needs Ray: pip install "apn\[scan\]"'):
         _has_ray("ray://head:10001")
 
 

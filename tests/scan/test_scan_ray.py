@@ -8,7 +8,7 @@ import pytest
 import scanning
 from scanning import assert_each_once, folder_of_pictures, kill_a_worker, local, plan_of, rows_of, scan_with, wait_until
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'apn[scan]'")
+ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "apn[scan]"')
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from apn.scan.cluster import Pool, connect, run_on_ray  # noqa: E402

@@ -242,7 +242,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(explaining, "find_spec", lambda name: None if name == "torch" else object())
     reason = str(missing_for_explanations(WEIGHTS))
     assert "need torch," in reason
-    assert "pip install 'apn[explain]'" in reason
+    assert 'pip install "apn[explain]"' in reason
 
 
 def test_the_shipped_weights_explain_a_picture() -> None:

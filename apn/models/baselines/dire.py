@@ -26,7 +26,7 @@ def open_pipeline(name: str) -> Any:
     try:
         from diffusers import DiffusionPipeline
     except ImportError as error:
-        raise ValueError(f"DIRE needs diffusers ({error.name} is missing): pip install 'apn[dire]'") from error
+        raise ValueError(f'DIRE needs diffusers ({error.name} is missing): pip install "apn[dire]"') from error
     try:
         pipeline = DiffusionPipeline.from_pretrained(name, low_cpu_mem_usage=False)
     except (OSError, ValueError) as error:
