@@ -10,7 +10,6 @@ import signal
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import uvicorn
@@ -42,6 +41,7 @@ from apn.server.metrics import Metrics
 from apn.server.queue import Batcher, QueueFullError
 from apn.server.settings import ServerSettings
 from apn.server.uploads import UploadReader, busy
+from apn.server.webpage import one_document
 from apn.version import __version__
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def create_app(
         """Counters and histograms in the text format of Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    page = _html((files(__package__) / "page.html").read_text("utf-8"))
+    page = _html(one_document())
     docs = _html(docs_page(app.openapi()))
 
     @app.get("/", include_in_schema=False)
