@@ -51,7 +51,7 @@ def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
     expect(page.locator("#progress")).to_have_attribute("max", "4")
     page.get_by_role("button", name="Clear all").click()
     expect(cards).to_have_count(0)
-    expect(page.get_by_role("button", name="Choose pictures")).to_be_focused()
+    expect(page.get_by_role("button", name="Undo")).to_be_focused()
 
 
 def test_progress_moves_while_pictures_are_checked(browser: Browser) -> None:

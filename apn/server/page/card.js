@@ -48,7 +48,7 @@ function recorded(row) {
 function tryAgain(item) {
   const button = named(make("button", { type: "button", textContent: "Try again" }), item, "again");
   button.onclick = () => {
-    counts.failed -= 1;
+    item.round.counts.failed -= 1;
     item.card.tabIndex = -1;
     item.card.focus();  // the button goes
     enter(item);

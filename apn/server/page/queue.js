@@ -2,9 +2,12 @@
 "use strict";
 const AT_ONCE = 2;  // requests in flight: enough for the server to batch, few enough for a phone's uplink
 const PATIENCE_MS = 300_000;  // so long a server that is busy is asked again: 300 pictures of somebody else, or opening PyTorch
+const UNDO_MS = 30_000;  // so long what was cleared can be had back; not for good, as others may come to this screen
 
-let model = null, token = "", waiting = [], pictures = [], running = 0, total = 0, round = 0;
-let counts = {};  // pictures by kind: a verdict, or "failed"
+/** All pictures until they are cleared. counts: by kind, which is a verdict, or "failed". */
+const begin = () => ({ waiting: [], pictures: [], counts: {}, get total() { return this.pictures.length; } });
+let model = null, token = "", running = 0, round = begin();
+let cleared = null;  // the round before this one, with its cards, while it can be had back
 let unmet = false;  // whether it was said why there is no model yet
 let held = false;  // whether pictures wait for a token, or for a server that is gone
 
@@ -29,14 +32,14 @@ async function meetModel() {
     if (error.status === 401) showDoor();
     else {
       unmet = true;
-      const rest = waiting.length ? ` ${waiting.length} of ${total} pictures wait until it can.` : "";
+      const rest = round.waiting.length ? ` ${round.waiting.length} of ${round.total} pictures wait until it can.` : "";
       say(`The server cannot be reached: ${error.message}.${rest} Trying again …`);
       setTimeout(meetModel, 3000);  // pictures may wait already
     }
     return;
   }
   byId("door").hidden = true;
-  if (unmet || total) report();  // instead of why the model was not there; what else was said stays
+  if (unmet || round.total) report();  // instead of why the model was not there; what else was said stays
   unmet = held = false;
   pump();
 }
@@ -62,26 +65,27 @@ function showDoor() {
 
 function add(files, pasted = false) {
   if (!files.length) return;
+  forget();
   for (const file of files) {
     const card = make("li", { className: "card result" });
     byId("results").append(card);
     const copied = pasted && file.name === "image.png";  // what browsers call a picture that was copied, not a file
     const picture = URL.createObjectURL(file);
-    pictures.push(picture);
-    total += 1;
-    enter({ file, card, picture, round, copied, id: `picture-${total}` });
+    round.pictures.push(picture);
+    enter({ file, card, picture, round, copied, id: `picture-${round.total}` });
   }
   report();
   pump();
 }
 
 function enter(item) {
+  item.card.removeAttribute("aria-busy");
   item.card.replaceChildren(figure(item, null), make("div", {}, title(item), make("p", { className: "quiet", textContent: "Waiting …" })));
-  waiting.push(item);
+  item.round.waiting.push(item);
 }
 
 function pump() {
-  while (model && !held && running < AT_ONCE && waiting.length) check(waiting.shift());
+  while (model && !held && running < AT_ONCE && round.waiting.length) check(round.waiting.shift());
 }
 
 async function check(item) {
@@ -91,12 +95,13 @@ async function check(item) {
   try {
     const fingerprint = await sha256(item.file);
     const row = await send(item);
-    if (item.round === round) finish(item, { ...row, record: record(item.file, fingerprint) });
+    if (item.round === round || item.round === cleared?.round) finish(item, { ...row, record: record(item.file, fingerprint) });
   } catch (error) {
     if (item.round === round && error.status === 401) {
-      waiting.unshift(item);
+      round.waiting.unshift(item);
       showDoor();
     } else if (item.round === round) finish(item, { error: error.message, again: error.status === 0 || error.status >= 500 });
+    else if (item.round === cleared?.round) enter(item);  // asked for once more should it come back
     if (error.status === 0 && !held) {  // the others wait until it is back
       held = true;
       meetModel();
@@ -147,15 +152,16 @@ async function post(path, { file, round: begunIn }) {
 }
 
 function finish(item, row) {
-  const kind = row.error ? "failed" : row.verdict;
+  const kind = row.error ? "failed" : row.verdict, { counts } = item.round;
   counts[kind] = (counts[kind] ?? 0) + 1;
   item.card.dataset.kind = kind;
   item.card.removeAttribute("aria-busy");
   item.card.replaceChildren(...(row.error ? failure(item, row) : findings(item, row)));
-  report(`${printable(item.file.name)}: ${row.error ? "not checked" : WORDS[row.verdict] + (row.verdict === "unsure" ? "" : `, probability ${score(row.probability)}`)}. `);
+  if (item.round === round) report(`${printable(item.file.name)}: ${row.error ? "not checked" : WORDS[row.verdict] + (row.verdict === "unsure" ? "" : `, probability ${score(row.probability)}`)}. `);
 }
 
 function report(news = "") {
+  const { counts, total } = round;
   const failed = counts.failed ?? 0, done = Object.values(counts).reduce((sum, count) => sum + count, 0);
   showCounts();
   byId("progress").hidden = byId("clear").hidden = total === 0;
@@ -168,6 +174,7 @@ function report(news = "") {
 
 /** How many pictures there are of each kind, on buttons that show this kind alone; none for a single picture. */
 function showCounts() {
+  const { counts, total } = round;
   byId("kinds").hidden = total < 2;
   for (const button of byId("kinds").children) {
     const { kind } = button.dataset, count = kind ? counts[kind] ?? 0 : total;
@@ -190,15 +197,42 @@ function say(text, live = "polite") {
   if (byId("status").textContent !== text) byId("status").textContent = text;
 }
 
+/* ---- cleared, and had back ---- */
+
 function clearAll() {
-  pictures.forEach((picture) => URL.revokeObjectURL(picture));
+  const told = `${round.total === 1 ? "1 picture" : `${round.total} pictures`} cleared. ` +
+    `For ${UNDO_MS / 1000} seconds, or until others are added, this can be undone.`;
+  const { only } = byId("results").dataset;
+  cleared = { round, cards: [...byId("results").children], only, told, timer: setTimeout(forget, UNDO_MS) };
   byId("results").replaceChildren();
-  round += 1;  // answers still under way belong to cards that are gone
-  waiting = [];
-  pictures = [];
-  counts = {};
-  total = 0;
+  round = begin();
   showOnly("");
   report();
-  byId("choose").focus();
+  say(told);
+  byId("undo").hidden = false;
+  byId("undo").focus();
+}
+
+function undo() {
+  const { cards, only } = cleared;
+  clearTimeout(cleared.timer);
+  round = cleared.round;
+  cleared = null;
+  byId("results").append(...cards);
+  showOnly(only);
+  report();
+  pump();
+  byId("clear").focus();
+  byId("undo").hidden = true;
+}
+
+/** What was cleared is gone for good. */
+function forget() {
+  if (!cleared) return;
+  clearTimeout(cleared.timer);
+  cleared.round.pictures.forEach((picture) => URL.revokeObjectURL(picture));
+  if (byId("status").textContent === cleared.told) say("");
+  cleared = null;
+  if (document.activeElement === byId("undo")) byId("choose").focus({ preventScroll: true });
+  byId("undo").hidden = true;
 }

@@ -47,12 +47,13 @@ byId("place").textContent = location.host;
 byId("choose").onclick = () => byId("files").click();
 byId("files").onchange = (event) => { add(event.target.files); event.target.value = ""; };
 byId("clear").onclick = clearAll;
+byId("undo").onclick = undo;
 byId("door").onsubmit = (event) => { event.preventDefault(); token = byId("token").value; meetModel(); };
 addEventListener("dragover", (event) => { event.preventDefault(); byId("drop").classList.add("over"); });
 addEventListener("dragleave", (event) => { if (!event.relatedTarget) byId("drop").classList.remove("over"); });
 addEventListener("drop", (event) => { event.preventDefault(); byId("drop").classList.remove("over"); drop(event.dataTransfer); });
 addEventListener("paste", (event) => { if (event.target !== byId("token")) take(event.clipboardData.files, "pasted"); });
-addEventListener("beforeunload", (event) => { if (total > 10) event.preventDefault(); });  // minutes of work: the browser asks first
+addEventListener("beforeunload", (event) => { if (round.total > 10) event.preventDefault(); });  // minutes of work: the browser asks first
 addEventListener("beforeprint", () => {  // paper cannot be unfolded
   for (const folded of document.querySelectorAll("#results details:not([open])")) folded.open = folded.dataset.printed = true;
 });
