@@ -4,7 +4,6 @@ A large image is judged by several native-resolution crops (tiles), whose logits
 nothing is random. Dimensions: T tiles, S side of a tile.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,16 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from apn.backends import Backend, BackendName, Device, OpenBackend, find_weights, open_backend, usable_cores
+from apn.backends import (
+    Backend,
+    BackendName,
+    Device,
+    OpenBackend,
+    find_weights,
+    open_backend,
+    usable_cores,
+    weights_sha256,
+)
 from apn.calibration import Calibration, read_calibration
 from apn.crops import crops_at, tile_corners
 from apn.deliveries import DELIVERIES, deliver
@@ -245,14 +253,6 @@ def _own_calibration(path: Path, sha256: str) -> Calibration:
             f"({calibration.weights_sha256}): fit one with `apn calibrate --weights`"
         )
     return calibration
-
-
-def weights_sha256(folder: Path) -> str:
-    """Of the safetensors, as recorded when they were saved; of the graph where only that is there."""
-    training = folder / "training.json"
-    if training.is_file():
-        return json.loads(training.read_text(encoding="utf-8"))["sha256"]
-    return hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------

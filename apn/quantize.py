@@ -15,7 +15,7 @@ from apn.checkpoint import load_model, read_checkpoint_config
 from apn.crops import center_crop
 from apn.data.layouts import read_data
 from apn.data.samples import require_both_classes
-from apn.export import InferenceGraph, require_name, write_onnx
+from apn.export import InferenceGraph, exported_sha256, record_weights, require_name, write_onnx
 from apn.image import load_image
 from apn.metrics import auc, probabilities
 
@@ -46,6 +46,7 @@ def quantize(checkpoint: Path, out: Path, data: str, *, range_images: int = 100,
     what reads less than one grey value. Raises ValueError for too few images, or a file that is not named .onnx.
     """
     require_name(out)
+    made_from = exported_sha256(checkpoint)
     samples = read_data(data)
     require_both_classes(samples, data)
     order = np.random.default_rng(seed).permutation(len(samples))
@@ -59,6 +60,7 @@ def quantize(checkpoint: Path, out: Path, data: str, *, range_images: int = 100,
         graph = Path(folder) / ONNX_FILE
         write_onnx(InferenceGraph(load_model(checkpoint)), graph)
         write_int8(graph, out, crops[:range_images])
+        record_weights(out, made_from)
         scores, scores_int8 = (_in_batches(onnx_backend(path), crops[range_images:]) for path in (graph, out))
         sizes = graph.stat().st_size, out.stat().st_size
     agreement = float(((scores >= 0.5) == (scores_int8 >= 0.5)).mean())
