@@ -3,6 +3,8 @@
 A backend maps crops (N, S, S, 3) uint8 RGB to logits (N, 2) float32.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ Backend = Callable[[np.ndarray], np.ndarray]
 BackendName = Literal["auto", "onnx", "torch"]
 Device = Literal["cpu", "cuda", "mps"]
 ONNX_FILE = "model.onnx"
+MADE_FROM = "weights_sha256"  # in a graph's metadata: of the safetensors that it was exported from
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
@@ -39,6 +42,16 @@ def find_weights(weights: str | os.PathLike[str]) -> Path:
         raise ValueError(f"{weights} is a file: expected the checkpoint folder, with its config.json and {ONNX_FILE}")
     shipped = sorted(path.parent.name for path in WEIGHTS_FOLDER.glob("*/config.json"))
     raise ValueError(f"no weights {str(weights)!r}: expected a checkpoint folder or one of {', '.join(shipped)}")
+
+
+def weights_sha256(folder: Path) -> str:
+    """Of the safetensors, as recorded when they were saved; of the graph where only that is there."""
+    return _recorded_sha256(folder) or hashlib.sha256((folder / ONNX_FILE).read_bytes()).hexdigest()
+
+
+def _recorded_sha256(folder: Path) -> str | None:
+    training = folder / "training.json"
+    return json.loads(training.read_text(encoding="utf-8"))["sha256"] if training.is_file() else None
 
 
 def open_backend(
@@ -70,7 +83,8 @@ def onnx_backend(graph: Path, device: Device = "cpu", *, threads: int | None = N
     On a processor every crop goes through the graph by itself, `threads` of them at a time (default: one for each core
     that this process may use). That is faster than a batch, whose feature maps leave the cache; it needs a fraction of
     the memory; and what a crop gets does not depend on its company. Another device gets the batch as it is.
-    wait: as in `open_backend`. Raises ValueError where the graph or the device is not there, or the graph is damaged.
+    wait: as in `open_backend`. Raises ValueError where the graph or the device is not there, or the graph is damaged or
+    names other weights than those beside it.
     """
     provider = _provider(graph, device)
     threads = threads or usable_cores()
@@ -121,9 +135,16 @@ def _open_session(graph: Path, provider: str, threads: int) -> "InferenceSession
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=[provider])
+        session = onnxruntime.InferenceSession(str(graph), options, providers=[provider])
     except Exception as error:  # its errors have no class in common
         raise ValueError(f"{graph} cannot be opened, make it again with `apn export`: {error}") from error
+    made_from, beside = session.get_modelmeta().custom_metadata_map.get(MADE_FROM), _recorded_sha256(graph.parent)
+    if made_from and beside and made_from != beside:  # graphs of older exports do not say
+        raise ValueError(
+            f"{graph}: expected a graph of the weights beside it (sha256 {beside}), found one of others ({made_from}): "
+            f"make it again with `apn export {graph.parent} --out {graph}`"
+        )
+    return session
 
 
 def _run(session: "InferenceSession", crops: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ class Calibration:
     real_below, generated_from, target_fpr, target_fnr: the thresholds of one score. checked: those of the stability
     check, which the image and all its re-deliveries have to pass; None where they were not chosen: then those of one
     score. ece: expected calibration error, cross-fitted, None if unknown. least_colour: a picture with less colour
-    (`apn.detector.colourfulness`, 0 to 255) than the calibration was fitted for is `unsure`, whatever its probability,
+    (`apn.doubts.colourfulness`, 0 to 255) than the calibration was fitted for is `unsure`, whatever its probability,
     and so is one of which more than most_flat is of one colour with what is beside it (`flatness` there, 0 to 1).
     weights_sha256: of the weights whose logits it was fitted to, and which alone it is for; None if unknown.
     """

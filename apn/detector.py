@@ -4,7 +4,6 @@ A large image is judged by several native-resolution crops (tiles), whose logits
 nothing is random. Dimensions: T tiles, S side of a tile.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -14,11 +13,21 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from apn.backends import Backend, BackendName, Device, OpenBackend, find_weights, open_backend, usable_cores
+from apn.backends import (
+    Backend,
+    BackendName,
+    Device,
+    OpenBackend,
+    find_weights,
+    open_backend,
+    usable_cores,
+    weights_sha256,
+)
 from apn.calibration import Calibration, read_calibration
 from apn.crops import crops_at, tile_corners
 from apn.deliveries import DELIVERIES, deliver
 from apn.detection import Delivery, Detection, Tile, Verdict
+from apn.doubts import colourfulness, doubts, flatness, silences
 from apn.image import ImageError, LoadedImage
 from apn.sources import Source, is_one, named, open_source
 from apn.threads import ahead
@@ -28,7 +37,6 @@ DEFAULT_WEIGHTS = "apn-mini"
 TILES_PER_SIDE = 3
 DELIVERED_TILES = 4  # of an image, at most, are delivered once more; they tell how far a delivery moves the logit
 BATCH_SIZE = 16
-JPEG_QUALITY_WARNING = 50
 
 
 class Prepared(NamedTuple):
@@ -147,7 +155,7 @@ class Detector:
         again = [corners[i] for i in _delivered(len(corners))]
         delivered = deliver(pixels, again, size) if stability else []
         facts = image._replace(pixels=np.empty((0, 0, 3), np.uint8))  # a view would keep the whole picture alive
-        seen, warnings = (colourfulness(tiles), flatness(tiles)), _warnings(image, size)
+        seen, warnings = (colourfulness(tiles), flatness(tiles)), doubts(image, size)
         return Prepared(path, image.width, image.height, facts, corners, tiles, *seen, delivered, warnings, None)
 
     def _judge(self, images: list[Prepared], batch_size: int, brief: bool) -> Iterator[Detection]:
@@ -180,7 +188,7 @@ class Detector:
         assert image.facts is not None
         logit = float(logits.mean())
         probability = self.calibration.probability(logit)
-        facts, silent = image.facts, _silent(image, self.calibration)
+        facts, silent = image.facts, silences(image.colour, image.flat, self.calibration)
         verdict = self.calibration.thresholds(checked=bool(image.delivered)).verdict(probability)
         if silent or min(image.width, image.height) < self.crop_size:  # small: repeated to fill a crop, seams and all
             verdict = "unsure"
@@ -247,43 +255,7 @@ def _own_calibration(path: Path, sha256: str) -> Calibration:
     return calibration
 
 
-def weights_sha256(folder: Path) -> str:
-    """Of the safetensors, as recorded when they were saved; of the graph where only that is there."""
-    training = folder / "training.json"
-    if training.is_file():
-        return json.loads(training.read_text(encoding="utf-8"))["sha256"]
-    return hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
-
-
 # Rows ----------------------------------------------------------------------------------------------------------------
-
-
-def colourfulness(pixels: np.ndarray) -> float:
-    """How far the strongest of red, green and blue lies above the weakest in RGB pixels (..., 3) uint8: the mean, in
-    grey values of 255; 0 for black and white."""
-    return float((pixels.max(axis=-1) - pixels.min(axis=-1)).mean())
-
-
-def flatness(pixels: np.ndarray) -> float:
-    """The share of RGB pixels (..., H, W, 3) uint8 that equal their right neighbour; 1 for one colour all over."""
-    return float((pixels[..., 1:, :] == pixels[..., :-1, :]).all(axis=-1).mean())
-
-
-def _silent(image: Prepared, calibration: Calibration) -> tuple[str, ...]:
-    """Warnings of what no score says anything of: where there is no colour, or no detail, weights may say `real` of
-    whatever it is."""
-    found = []
-    if image.colour < calibration.least_colour:
-        grey = f"{image.colour:.1f} of 255 grey values, a verdict needs {calibration.least_colour:g}"
-        found.append(
-            f"no colour: what was scored is black and white or nearly so ({grey}); of that the score says nothing"
-        )
-    if image.flat > calibration.most_flat:
-        found.append(
-            f"flat: {image.flat:.0%} of what was scored is plain colour, as in screenshots and drawings (at most "
-            f"{calibration.most_flat:.0%} for a verdict); of that the score says nothing"
-        )
-    return tuple(found)
 
 
 def _batches(images: Iterable[Prepared], tiles: int) -> Iterator[list[Prepared]]:
@@ -316,17 +288,6 @@ def _settle(row: Detection, deliveries: tuple[Delivery, ...]) -> Detection:
     unsure: Verdict = "unsure"
     warning = f"not stable: {row.verdict} as it is, but not when saved, resized or shifted once more ({ways})"
     return replace(row, verdict=unsure, stability=deliveries, warnings=(*row.warnings, warning))
-
-
-def _warnings(image: LoadedImage, size: int) -> tuple[str, ...]:
-    found = []
-    if min(image.width, image.height) < size:
-        found.append(f"small: {image.width} x {image.height} pixels, a verdict needs at least {size} x {size}")
-    if image.quality is not None and image.quality < JPEG_QUALITY_WARNING:
-        found.append(f"strongly compressed: JPEG quality about {image.quality}; traces may be lost")
-    if image.truncated:
-        found.append("truncated: the file ends early, the missing part is filled and scored with the rest")
-    return tuple(found)
 
 
 def _failed(image: Prepared) -> Detection:

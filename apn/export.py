@@ -17,8 +17,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from apn.backends import ONNX_FILE, onnx_batch_backend, to_input
-from apn.checkpoint import load_model, read_checkpoint_config
+from apn.backends import MADE_FROM, ONNX_FILE, onnx_batch_backend, to_input
+from apn.checkpoint import TRAINING, WEIGHTS, load_model, read_checkpoint_config, read_training, sha256
 from apn.crops import center_crop
 from apn.image import find_images, load_image
 from apn.metrics import probabilities
@@ -86,10 +86,12 @@ def export_graph(checkpoint: Path, out: Path, crops: np.ndarray, *, file_format:
     differs from PyTorch's by more than 1e-4 (a logit: relative to the largest); then nothing is written.
     """
     require_name(out, file_format)
+    made_from = exported_sha256(checkpoint)
     expected = _torch_logits(load_model(checkpoint), crops)
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / ONNX_FILE
         write_onnx(InferenceGraph(load_model(checkpoint)), graph)
+        record_weights(graph, made_from)
         run, files = onnx_batch_backend(graph), [(graph, out)]
         if file_format == "openvino":
             run, files = _convert_to_openvino(graph, out)
@@ -112,6 +114,25 @@ def require_name(out: Path, file_format: Format = "onnx") -> None:
         raise ValueError(f"expected an .xml file for OpenVINO (its weights go beside it as .bin), found {out}")
     if file_format == "onnx" and out.suffix != ".onnx":
         raise ValueError(f"expected an .onnx file, found {out}")
+
+
+def exported_sha256(checkpoint: Path) -> str:
+    """Of the weights of a checkpoint folder. Raises ValueError where the facts beside them, if any, are of others."""
+    found = sha256(checkpoint / WEIGHTS)
+    recorded = read_training(checkpoint)["sha256"] if (checkpoint / TRAINING).is_file() else found
+    if found != recorded:
+        raise ValueError(
+            f"{checkpoint}: expected in {WEIGHTS} the weights that {TRAINING} is of (sha256 {recorded}), found others "
+            f"({found}): copy the folder of a checkpoint as a whole"
+        )
+    return found
+
+
+def record_weights(graph: Path, made_from: str) -> None:
+    """Writes the SHA-256 of its weights into an ONNX file, so that the graph is not taken for that of others."""
+    model = onnx.load(graph)
+    onnx.helper.set_model_props(model, {MADE_FROM: made_from})
+    onnx.save(model, graph)
 
 
 def compare(run: Callable[[np.ndarray], np.ndarray], crops: np.ndarray, expected: np.ndarray) -> Comparison:

@@ -23,38 +23,12 @@ from apn.imagefile import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from apn.imagefile import ImageError as ImageError
 from apn.imagefile import Source, readable, sha256_of, state_of
 from apn.imagefile import find_images as find_images
+from apn.imagekind import RAW_WORDS, kind_of
 from apn.provenance import find_provenance
 
 if TYPE_CHECKING:
     from PIL import ImageFile
 
-# Formats by content; never one whose decoder starts a program (EPS) or that any bytes can pass for (TGA).
-_SIGNATURES = (
-    ("JPEG", re.compile(rb"\xff\xd8\xff")),
-    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n")),
-    ("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL)),
-    ("GIF", re.compile(rb"GIF8[79]a")),
-    ("BMP", re.compile(rb"BM")),
-    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]")),
-    ("AVIF", re.compile(rb".{4}ftypavi[fs]", re.DOTALL)),
-    ("HEIF", re.compile(rb".{4}ftyp(hei[cxms]|hev[cxms]|mif[12]|msf1)", re.DOTALL)),
-    ("JPEG2000", re.compile(rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n", re.DOTALL)),
-    ("PPM", re.compile(rb"P[1-6Ff]\s")),
-    ("ICO", re.compile(rb"\0\0\x01\0[^\0]\0")),
-)
-# Raw data of a camera that is no TIFF, or no more than its beginning: CR2, ORF, RW2, CRW, RAF, CR3, X3F, MRW.
-_RAW = re.compile(
-    rb"II\*\0.{4}CR|II(R[OS]|U\0|\x1a\0.{4}HEAPCCDR)|MMOR|FUJIFILMCCD-RAW|.{4}ftypcrx |FOVb|\0MRM", re.DOTALL
-)
-# What people take for an image: for the error, in this order.
-_OTHERS = (
-    ("a PDF document", re.compile(rb"%PDF")),
-    ("a video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL)),
-    ("a web page or an SVG drawing", re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|svg|\?xml)", re.IGNORECASE)),
-    ("a zip archive or an office document", re.compile(rb"PK\x03\x04")),
-    ("text", re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]+\Z")),
-)
-_RAW_WORDS = "a camera's raw file, which is no picture yet: expected the camera's own JPEG or one developed from it"
 _PLUGINS = {"JPEG": "Jpeg", "PNG": "Png", "WEBP": "WebP", "TIFF": "Tiff", "JPEG2000": "Jpeg2K"}
 
 _NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of a TIFF; bit 0 of the first: a smaller copy of another picture
@@ -63,8 +37,6 @@ _SLOW_PIXELS = 4_000_000  # for decoders that Pillow has in Python only: up to 8
 _MAX_SCANS = 100  # of a JPEG, each of which costs a pass over all pixels; cameras and tools write about 10
 _MAX_SEGMENTS = 10_000  # of a JPEG, walked through in Python; the largest profile has 255, other metadata not many more
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)  # a zero after FF is data, and D0 to D7 are restarts
-_MAX_FILE = 1 << 31  # bytes, where the decoder reads the file as a whole
-_WHOLE_FILE = {"WEBP", "AVIF", "HEIF", "JPEG2000", "PNG", "ICO"}
 
 
 class LoadedImage(NamedTuple):
@@ -163,7 +135,7 @@ def _load(file: BinaryIO, max_pixels: int, allow_truncated: bool) -> LoadedImage
 @contextmanager
 def _opened_image(file: BinaryIO, max_pixels: int) -> "Iterator[tuple[str, ImageFile.ImageFile]]":
     """The format and the image with its header read."""
-    name = _sniff(file)
+    name = kind_of(file)
     if name == "ICO":  # its plugin decodes while it opens
         _check_pixels(_largest_icon(file), max_pixels)
     with _open(name, file) as image:
@@ -171,26 +143,6 @@ def _opened_image(file: BinaryIO, max_pixels: int) -> "Iterator[tuple[str, Image
             _check_not_raw(image)
         _check_pixels(image.size, max_pixels)
         yield name, image
-
-
-def _sniff(file: BinaryIO) -> str:
-    head = file.read(64)
-    if not head:
-        raise ImageError("the file is empty")
-    if _RAW.match(head):
-        raise ImageError(_RAW_WORDS)
-    name = next((name for name, signature in _SIGNATURES if signature.match(head)), None)
-    if name is None:
-        known = ", ".join(name for name, _ in _SIGNATURES)
-        found = next((words for words, pattern in _OTHERS if pattern.match(head)), "other data")
-        raise ImageError(f"not an image of a known kind ({known}): the file holds {found}, whatever its name says")
-    # The generic brand `mif1` says "see the compatible brands".
-    if name == "HEIF" and any(brand in head[16 : int.from_bytes(head[:4])] for brand in (b"avif", b"avis")):
-        name = "AVIF"
-    size = file.seek(0, os.SEEK_END)
-    if name in _WHOLE_FILE and size > _MAX_FILE:
-        raise ImageError(f"the file has {size:,} bytes, more than the limit of {_MAX_FILE:,} for {name}")
-    return name
 
 
 def _open(name: str, file: BinaryIO) -> "ImageFile.ImageFile":
@@ -223,7 +175,7 @@ def _check_not_raw(image: Any) -> None:
     """
     reduced = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0)
     if _DNG_VERSION in image.tag_v2 or (isinstance(reduced, int) and reduced & 1):
-        raise ImageError(_RAW_WORDS)
+        raise ImageError(RAW_WORDS)
 
 
 def _check_cost(image: "ImageFile.ImageFile", name: str, file: BinaryIO) -> None:

@@ -27,6 +27,7 @@ from apn.data.names import GENIMAGE
 from apn.data.samples import GENERATED, Sample, read_manifest, write_manifest
 from apn.data.select import select
 from apn.distributed import require_one_process
+from apn.markdown import as_text, table_row
 from apn.metrics import METRIC_TITLES, Metrics
 from apn.protocols import Protocol, ProtocolName
 from apn.report.build import estimate_metrics
@@ -306,18 +307,23 @@ def write_matrices(matrices: Sequence[Matrix], name: str, folder: Path) -> list[
 
 def markdown(matrices: Sequence[Matrix], name: str) -> str:
     """A table for each protocol and shown metric; rows are what was trained on."""
-    blocks = [f"# {name}: trained on one {matrices[0].by}, tested on each"]
+    blocks = [f"# {as_text(name)}: trained on one {matrices[0].by}, tested on each"]
     for matrix in matrices:
         for metric in SHOWN:
             header = ["trained on", *matrix.columns, "mean", "mean of the others"]
-            lines = [f"## {_title(metric)}, {matrix.protocol}", "", _line(header), _line(["---"] * len(header))]
+            lines = [
+                f"## {_title(metric)}, {as_text(matrix.protocol)}",
+                "",
+                table_row(header),
+                table_row(["---"] * len(header)),
+            ]
             for row, cells, *means in zip(matrix.rows, matrix.cells, matrix.mean, matrix.others, strict=True):
                 estimates = [getattr(m, metric) for m in (*(one.metrics for one in cells), *means)]
-                lines.append(_line([row, *map(cell, estimates)]))
+                lines.append(table_row([row, *map(cell, estimates)]))
             if metric == "auc":
-                lines.append(_line(["shortcut probe", *map(cell, matrix.probe), "", ""]))
+                lines.append(table_row(["shortcut probe", *map(cell, matrix.probe), "", ""]))
                 counts = [f"{one.real} + {one.generated}" for one in matrix.cells[0]]
-                lines.append(_line(["real + generated", *counts, "", ""]))
+                lines.append(table_row(["real + generated", *counts, "", ""]))
             blocks.append("\n".join(lines))
     failed = sum(one.failed for matrix in matrices for row in matrix.cells for one in row)
     blocks.append(
@@ -349,7 +355,3 @@ def _csv_lines(matrices: Sequence[Matrix]) -> Iterator[dict[str, str | int | flo
 
 def _title(metric: str) -> str:
     return str(getattr(METRIC_TITLES, metric))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(one.replace("|", "\\|") for one in cells) + " |"

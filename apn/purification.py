@@ -19,6 +19,7 @@ from torch import Tensor
 
 from apn.bootstrap import interval
 from apn.embeddings import Branch, Embeddings
+from apn.markdown import table_row
 from apn.models.club import CLUB
 from apn.report.results import Estimate
 
@@ -266,14 +267,14 @@ def purity_table(found: Sequence[Purity]) -> str:
     """Markdown: a row a table of embeddings and branch."""
     columns = [f"{target}: {part}" for target in TARGETS for part in PARTS]
     lines = [
-        "| weights | branch | " + " | ".join(columns) + " | CLUB (torn apart) | k-NN (torn apart) |",
+        table_row(["weights", "branch", *columns, "CLUB (torn apart)", "k-NN (torn apart)"]),
         "|---" * (len(columns) + 4) + "|",
     ]
     for one in found:
         cells = [_cell(one.probe(target, part)) for target in TARGETS for part in PARTS]
         shared = one.shared
         cells += [f"{shared.club:.2f} ({shared.club_shuffled:.2f})", f"{shared.knn:.2f} ({shared.knn_shuffled:.2f})"]
-        lines.append(f"| {one.name} | {one.branch} | " + " | ".join(cells) + " |")
+        lines.append(table_row([one.name, one.branch, *cells]))
     return "\n".join(lines) + "\n\n" + _legend(found) + "\n"
 
 

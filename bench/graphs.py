@@ -84,12 +84,12 @@ def write_parts(checkpoint: Path, folder: Path) -> None:
         "heads": (heads, {"bands": network.band_trunk(purified), "features": spatial(image)}),
     }
     folder.mkdir(parents=True, exist_ok=True)
+    core = openvino.Core()
     for part in PARTS:
         module, examples = modules[part]
         write_module(module, folder / f"{part}.onnx", examples, "out")
-        openvino.save_model(
-            openvino.convert_model(folder / f"{part}.onnx"), folder / f"{part}.xml", compress_to_fp16=False
-        )
+        model = core.read_model(folder / f"{part}.onnx")  # convert_model does the same, and reports to its maker
+        openvino.save_model(model, folder / f"{part}.xml", compress_to_fp16=False)
         (folder / f"{part}.onnx").unlink()
 
 

@@ -45,7 +45,7 @@ from apn.data.samples import REAL, Sample, read_samples
 from apn.data.splits import leave_out, read_folds
 from apn.data.transforms import TrainTransform, align, jpeg, noise
 from apn.deliveries import GRID
-from apn.detector import colourfulness
+from apn.doubts import colourfulness
 from apn.image import load_image
 from apn.metrics import auc
 from apn.model_config import Reference, View

@@ -20,7 +20,8 @@ from apn.crops import Pixels, crops_at, tile_corners
 from apn.data.samples import REAL, read_samples
 from apn.data.transforms import jpeg, webp
 from apn.detection import Verdict
-from apn.detector import TILES_PER_SIDE, Detector, flatness, load
+from apn.detector import TILES_PER_SIDE, Detector, load
+from apn.doubts import flatness
 from apn.image import load_image
 
 WIDTH, HEIGHT, MARGIN, TOP = 1080, 1920, 40, 350

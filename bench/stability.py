@@ -24,7 +24,8 @@ from apn.data.samples import Sample, read_samples
 from apn.data.select import draw
 from apn.data.transforms import align
 from apn.deliveries import DELIVERIES
-from apn.detector import Detector, colourfulness, flatness, load
+from apn.detector import Detector, load
+from apn.doubts import colourfulness, flatness
 from apn.image import load_image
 from apn.plots.averages import mean_interval
 from apn.scores import labelled_logits

@@ -1,12 +1,14 @@
 """Backends: crops in, logits out; every crop alone, as many at a time as there are threads."""
 
+import json
 import multiprocessing
+import re
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper, save
+from onnx import TensorProto, helper, load, numpy_helper, save
 
 import apn.backends
 from apn.backends import find_weights, onnx_backend, onnx_batch_backend, open_backend, to_input
@@ -112,6 +114,27 @@ def test_a_damaged_graph_is_a_value_error_at_once_or_with_the_first_crop(graph: 
     later = open_backend(tmp_path, wait=False)
     with pytest.raises(ValueError, match=r"model\.onnx cannot be opened"):
         later.logits(crops(1))
+
+
+def test_a_graph_beside_other_weights_is_refused(graph: Path, tmp_path: Path) -> None:
+    """Of older exports, which do not name their weights, nobody can tell."""
+    own, others, copied = "1" * 64, "2" * 64, tmp_path / "model.onnx"
+    (tmp_path / "training.json").write_text(json.dumps({"sha256": others}))
+    model = load(graph)
+    for names in ({}, {"weights_sha256": others}):
+        helper.set_model_props(model, names)
+        save(model, copied)
+        assert len(open_backend(tmp_path).logits(crops(1))) == 1
+    helper.set_model_props(model, {"weights_sha256": own})
+    save(model, copied)
+    told = (
+        f"{copied}: expected a graph of the weights beside it (sha256 {others}), found one of others ({own}): "
+        f"make it again with `apn export {tmp_path} --out {copied}`"
+    )
+    with pytest.raises(ValueError, match=re.escape(told)):
+        open_backend(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        open_backend(tmp_path, wait=False).logits(crops(1))
 
 
 def test_a_graph_for_crops_of_another_size_is_a_value_error() -> None:

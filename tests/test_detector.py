@@ -14,7 +14,8 @@ from apn.backends import find_weights
 from apn.calibration import Calibration, Thresholds
 from apn.crops import crop, tile_corners
 from apn.deliveries import DELIVERIES, deliver
-from apn.detector import DELIVERED_TILES, Detector, colourfulness, flatness
+from apn.detector import DELIVERED_TILES, Detector
+from apn.doubts import colourfulness, flatness
 from apn.image import load_image
 
 DEMO = sorted((Path(__file__).parent.parent / "demo" / "images").iterdir())

@@ -13,7 +13,7 @@ from torch import nn
 
 import apn.export
 from apn.backends import find_weights, onnx_backend, onnx_batch_backend, to_input
-from apn.checkpoint import load_model, save_checkpoint
+from apn.checkpoint import load_model, save_checkpoint, sha256
 from apn.config import Config
 from apn.export import Comparison, ExportMismatchError, compare, comparison_crops, export_graph
 from apn.metrics import probabilities
@@ -94,8 +94,23 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_onnx_equals_pytorch_at_any_batch_size(exported: tuple[Path, Path]) -> None:
     folder, out = exported
     assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]  # weights inside
+    props = [(one.key, one.value) for one in onnx.load(out).metadata_props]
+    assert props == [("weights_sha256", sha256(folder / "model.safetensors"))]
     assert_equal_numbers(onnx_batch_backend(out), folder)
     assert_equal_numbers(onnx_backend(out, threads=2), folder)
+
+
+def test_weights_of_another_checkpoint_are_not_exported(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "soft")
+    recorded = sha256(folder / "model.safetensors")
+    save_checkpoint(tmp_path / "others", APN(SETTINGS["soft"]), Config(name="others", model=SETTINGS["soft"]), {})
+    shutil.copy(tmp_path / "others" / "model.safetensors", folder)
+    found = sha256(folder / "model.safetensors")
+    told = rf"model\.safetensors the weights that training\.json is of \(sha256 {recorded}\), found others \({found}\)"
+    for export in (lambda out: export_graph(folder, out, crops(1)), lambda out: quantize(folder, out, str(tmp_path))):
+        with pytest.raises(ValueError, match=told):
+            export(tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 @pytest.mark.parametrize("exported", ["soft"], indirect=True)

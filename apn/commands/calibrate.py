@@ -66,9 +66,8 @@ def calibrate(
     Use them with `apn detect --calibration FILE`.
     Images: a folder with real/ and generated/, or a CSV or JSONL manifest with path and label.
     """
-    from apn.backends import find_weights
+    from apn.backends import find_weights, weights_sha256
     from apn.calibration import fit_calibration, read_calibration, require_fitting, write_calibration
-    from apn.detector import weights_sha256
     from apn.scores import labelled_logits
 
     # What is wrong whatever the scores are is told before they are made, which may take hours.

@@ -64,7 +64,7 @@ def _picture(sample: Sample) -> bytes | str:
     except ImageError as error:
         return str(error)
     digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(pixels.tobytes())
+    digest.update(pixels.data)
     return digest.digest()
 
 

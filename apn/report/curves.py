@@ -17,6 +17,7 @@ import numpy as np
 
 from apn.bootstrap import Images, bootstrap, interval
 from apn.degradations import CLEAN, GRID
+from apn.markdown import as_text, table_row
 from apn.metrics import auc, balanced_accuracy
 from apn.report.build import called
 from apn.report.results import Estimate, Threshold
@@ -164,9 +165,9 @@ def markdown(curves: Sequence[Curve]) -> str:
         if (heading := f"Robustness of {curve.detector}, {curve.protocol}") != title:
             title = heading
             columns = ["degradation", *POINT_TITLES.values()]
-            lines += ["", f"## {title}", "", _row(columns), _row(["---"] * len(columns))]
-            lines.append(_row(["as it is", *_cells(curve.points[0])]))
-        lines += [_row([f"{curve.degradation} ({curve.unit})", *_cells(point)]) for point in curve.points[1:]]
+            lines += ["", f"## {as_text(title)}", "", table_row(columns), table_row(["---"] * len(columns))]
+            lines.append(table_row(["as it is", *_cells(curve.points[0])]))
+        lines += [table_row([f"{curve.degradation} ({curve.unit})", *_cells(point)]) for point in curve.points[1:]]
     return "\n".join(lines[1:]) + "\n"
 
 
@@ -245,7 +246,3 @@ def _cells(point: Point) -> Iterator[str]:
     yield point.level or "–"
     yield str(point.images)
     yield from (cell(estimate) for estimate in point[2:])
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

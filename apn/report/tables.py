@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from apn.markdown import Marked, as_text, table_row
 from apn.metrics import LOWER_IS_BETTER, METRIC_TITLES
 from apn.report.results import ONE_SCORE, Estimate, Failure, PairedTest, Report, Row, Table
-from apn.words import printable
 
 EVERY_METRIC = {
     "ranking": ("auc", "ap", "tpr_at_1", "tpr_at_5", "eer"),
@@ -204,16 +204,12 @@ def _bold(estimates: Sequence[Estimate], lower: bool) -> list[str]:
     """Cells, those with the best value in bold."""
     values = [estimate.value for estimate in estimates if not math.isnan(estimate.value)]
     best = (min if lower else max)(values, default=math.nan)
-    return [f"**{cell(estimate)}**" if estimate.value == best else cell(estimate) for estimate in estimates]
+    return [Marked(f"**{cell(estimate)}**") if estimate.value == best else cell(estimate) for estimate in estimates]
 
 
 def _grid(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> str:
-    lines = [f"## {printable(title)}", "", _line(header), _line(["---"] * len(header)), *map(_line, rows)]
-    return "\n".join([*lines, "", note] if note else lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(printable(str(one)).replace("|", "\\|") for one in cells) + " |"
+    lines = [f"## {as_text(title)}", "", table_row(header), table_row(["---"] * len(header)), *map(table_row, rows)]
+    return "\n".join([*lines, "", as_text(note)] if note else lines)
 
 
 def _page(blocks: Sequence[str]) -> str:

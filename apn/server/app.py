@@ -5,12 +5,12 @@ import base64
 import hashlib
 import logging
 import math
+import os
 import re
 import signal
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import uvicorn
@@ -42,6 +42,7 @@ from apn.server.metrics import Metrics
 from apn.server.queue import Batcher, QueueFullError
 from apn.server.settings import ServerSettings
 from apn.server.uploads import UploadReader, busy
+from apn.server.webpage import one_document
 from apn.version import __version__
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # to an address made of what reaches us: without the https and the path of a proxy
     )
+    app.state.explanations = explanations
     app.add_middleware(Guard, settings=settings, metrics=metrics)
 
     @app.exception_handler(RequestValidationError)
@@ -183,7 +185,7 @@ def create_app(
         """Counters and histograms in the text format of Prometheus."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    page = _html((files(__package__) / "page.html").read_text("utf-8"))
+    page = _html(one_document())
     docs = _html(docs_page(app.openapi()))
 
     @app.get("/", include_in_schema=False)
@@ -260,11 +262,13 @@ def serve(detector: "Detector", settings: ServerSettings, explainer: Explainer |
     """Serve until SIGINT or SIGTERM; then take no new request, finish those in flight, and return.
 
     explainer: as in `create_app`. Call it from the main thread. Logs to standard error unless the program has set up
-    logging itself. Raises SystemExit where the address cannot be used.
+    logging itself. Raises SystemExit where the address cannot be used. Where an explanation that nobody waits for any
+    more is still being made after some seconds, it ends the process, exit code 0: no thread can be stopped otherwise.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    app = create_app(detector, settings, explainer)
     config = uvicorn.Config(
-        create_app(detector, settings, explainer),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -277,3 +281,8 @@ def serve(detector: "Detector", settings: ServerSettings, explainer: Explainer |
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run()
+    explanations: Explanations | None = app.state.explanations
+    if explanations is not None and explanations.pending:
+        log.warning("an explanation was still being made: given up")
+        logging.shutdown()
+        os._exit(0)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("apn.server")
 
+GRACE_S = 5.0  # how long the end of the server waits for an explanation, which nobody else does by then
 PACKAGES = ("torch", "timm", "safetensors", "pytorch_grad_cam", "matplotlib")
 Explainer = Callable[[LoadedImage], dict[str, Any]]  # the fields of `panels.explanation_panels`
 
@@ -79,13 +80,15 @@ class Explanations:
         """fields: JSON values that every answer carries."""
         self.explainer, self.settings, self.metrics, self.fields = explainer, settings, metrics, fields
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="apn-explain")
-        self._lock = threading.Lock()  # guards what follows
+        self._lock = threading.Condition()  # guards what follows; told when `pending` falls
         self.pending = 0  # pictures being explained or waiting for it
         self._made: OrderedDict[str, bytes] = OrderedDict()  # by the SHA-256 of the file, the oldest use first
 
     def close(self) -> None:
-        """Finish what was taken, then return."""
-        self._pool.shutdown(wait=True)
+        """Take nothing more, finish what was taken, then return; after GRACE_S in any case, with `pending` above 0."""
+        self._pool.shutdown(wait=False)
+        with self._lock:
+            self._lock.wait_for(lambda: not self.pending, GRACE_S)
 
     @property
     def full(self) -> bool:
@@ -118,6 +121,7 @@ class Explanations:
         upload.clear()
         with self._lock:
             self.pending -= 1
+            self._lock.notify_all()
 
     def _explain(self, key: str, upload: list[bytes]) -> bytes:
         """upload: the file, which is taken out of the list once it is needed."""

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 from data.trees import make_folder
 from PIL import Image
 
 from apn.data.samples import Sample, read_samples
 from apn.data.verify import Copy, quarantine, verify
+from apn.image import load_image
 
 
 @pytest.fixture
@@ -35,6 +38,17 @@ def test_what_cannot_be_read_is_listed_with_the_reason(samples: list[Sample], wo
 
 def test_whole_files_are_all_good(samples: list[Sample]) -> None:
     assert quarantine(samples) == (samples, [])
+
+
+def test_pixels_are_compared_without_a_copy_of_them(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    image = load_image(samples[0].path)._replace(pixels=np.ones((2000, 2000, 3), np.uint8))  # 12 MB
+    monkeypatch.setattr("apn.data.verify.load_image", lambda path: image)
+    tracemalloc.start()
+    try:
+        assert verify([samples[:1]]).readable == samples[:1]
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_same_pixels_are_found_where_nothing_keeps_them_together(samples: list[Sample], tmp_path: Path) -> None:

@@ -161,3 +161,10 @@ def test_what_is_written_holds_the_numbers(tmp_path: Path) -> None:
     # The clean point is the very number of the report's own table.
     report = build_report([scores], resamples=50)
     assert report.tables[0].rows[0].metrics.auc == pytest.approx(curves[0].points[0].auc)
+
+
+def test_a_detector_of_any_name_breaks_no_table(tmp_path: Path) -> None:
+    parts = [made_rows(NAMES, ALIGNED), made_rows(NAMES, ALIGNED, degradation="a|b", level="<1>")]
+    text = markdown(measure_curves(read(tmp_path, *parts), "*net*", AT, resamples=5))
+    assert text.startswith(rf"## Robustness of \*net\*, {ALIGNED}")
+    assert r"| a\|b (level) | \<1> |" in text

@@ -46,6 +46,14 @@ def grids(text: str) -> dict[str, list[list[str]]]:
     return found
 
 
+def test_a_generator_of_any_name_breaks_no_table(tmp_path: Path) -> None:
+    name = "<b>*a*</b> `|`\n| x |"
+    scores = make_scores([0, 1, 0, 1], [0.0, 2.0, 1.0, 3.0], generator=["", name, "", name], paths=list("abcd"))
+    write_tables(build_report([scores], resamples=5), tmp_path)
+    lines = [line for line in (tmp_path / "tables.md").read_text("utf-8").splitlines() if "a\\*" in line]
+    assert {line.split(" | ")[0] for line in lines} == {r"| \<b>\*a\*\</b> \`\|\`\n\| x \|"}
+
+
 def test_images_of_a_group_are_from_the_fewest_to_the_most_where_tables_differ() -> None:
     scores = make_scores(
         [0, 1, 0, 1, 1, 0, 1, 0],

@@ -157,6 +157,14 @@ def wait_until(condition: Any, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
+def answers(client: httpx.Client) -> bool:
+    """Whether the server is up."""
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
 if __name__ == "__main__":
     serve(
         FakeDetector(float(sys.argv[2]) if len(sys.argv) > 2 else 0.0),  # type: ignore[arg-type]

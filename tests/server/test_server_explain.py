@@ -2,8 +2,12 @@
 
 import json
 import logging
+import signal
+import socket
+import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import FakeDetector, FakeExplainer, part, picture, running, wait_until
+from serving import FakeDetector, FakeExplainer, answers, part, picture, running, wait_until
 
 from apn.image import ImageError, load_image
 from apn.server import explainer as explaining
@@ -223,6 +227,49 @@ def test_closing_finishes_what_was_taken(explainer: FakeExplainer) -> None:
     explainer.gate.set()
     closer.join(10)
     assert all(json.loads(answer.result(0))["panels"] for answer in answers)
+
+
+def test_closing_waits_for_some_seconds_only(explainer: FakeExplainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explaining, "GRACE_S", 0.2)
+    explainer.gate.clear()
+    owner = explanations(explainer)
+    answer = owner.submit(picture(1))
+    closer = threading.Thread(target=owner.close)
+    closer.start()
+    closer.join(5)
+    assert (closer.is_alive(), answer.done(), owner.pending) == (False, False, 1)
+    explainer.gate.set()
+    assert json.loads(answer.result(10))["panels"]
+
+
+@pytest.mark.parametrize("stops", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_an_explanation_that_nobody_waits_for_does_not_hold_up_the_end(stops: list[signal.Signals]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = f"""
+import time
+from serving import FakeDetector, ServerSettings, serve
+from apn.server import explainer
+explainer.GRACE_S = 0.5
+serve(FakeDetector(), ServerSettings(port={port}, timeout_s=1), lambda image: time.sleep(60))
+"""
+    program = [sys.executable, "-c", code]
+    with (
+        subprocess.Popen(program, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parent) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
+    ):
+        try:
+            wait_until(lambda: server.poll() is not None or answers(client), 20)
+            assert post(client).status_code == 503  # too late; the work goes on
+            for stop in stops:
+                server.send_signal(stop)
+                time.sleep(0.1)
+            assert server.wait(10) == 0
+        finally:
+            server.kill()
+        assert server.stderr is not None
+        assert "an explanation was still being made: given up" in server.stderr.read()
 
 
 def test_a_broken_file_is_told_and_not_remembered(explainer: FakeExplainer) -> None:

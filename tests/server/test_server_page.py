@@ -19,6 +19,15 @@ def test_limits_are_told_before_anything_is_sent(page: Page) -> None:
     expect(page.locator("#model")).to_contain_text("Model fake 1, weights sha256 000")
 
 
+def test_the_page_is_one_document(page: Page, client: httpx.Client) -> None:
+    """Its style and scripts are files of the package, and stand in it."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.removeprefix(str(client.base_url))))
+    page.reload()
+    expect(page.locator("#model")).to_contain_text("weights sha256")
+    assert asked == ["/", "/v1/model"]
+
+
 def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
     choose(
         page, file("a.png", picture(255)), file("b.png", picture(128)), file("c.png", picture(0)), file("d.txt", b"x")
@@ -42,7 +51,7 @@ def test_several_pictures_get_a_card_each_in_their_order(page: Page) -> None:
     expect(page.locator("#progress")).to_have_attribute("max", "4")
     page.get_by_role("button", name="Clear all").click()
     expect(cards).to_have_count(0)
-    expect(page.get_by_role("button", name="Choose pictures")).to_be_focused()
+    expect(page.get_by_role("button", name="Undo")).to_be_focused()
 
 
 def test_progress_moves_while_pictures_are_checked(browser: Browser) -> None:

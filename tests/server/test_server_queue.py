@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import HTTPException, Request
-from serving import FakeDetector, part, picture, running, wait_until
+from serving import FakeDetector, answers, part, picture, running, wait_until
 
 from apn.server.metrics import Metrics
 from apn.server.queue import Batcher, QueueFullError
@@ -236,10 +236,3 @@ def test_a_signal_lets_requests_finish_and_ends_with_0(stop: signal.Signals) -> 
         assert server.wait(10) == 0
         assert server.stderr is not None
         assert "Traceback" not in server.stderr.read()
-
-
-def answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/healthz").status_code == 200
-    except httpx.ConnectError:
-        return False
