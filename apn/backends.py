@@ -6,10 +6,12 @@ A backend maps crops (N, S, S, 3) uint8 RGB to logits (N, 2) float32.
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
@@ -20,6 +22,7 @@ Backend = Callable[[np.ndarray], np.ndarray]
 BackendName = Literal["auto", "onnx", "torch"]
 Device = Literal["cpu", "cuda", "mps"]
 ONNX_FILE = "model.onnx"
+REPORTER = "openvino_telemetry"  # a package
 MADE_FROM = "weights_sha256"  # in a graph's metadata: of the safetensors that it was exported from
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
@@ -187,3 +190,20 @@ def torch_backend(folder: Path, device: Device = "cpu") -> Backend:
         return network(image).float().cpu().numpy()
 
     return logits
+
+
+def import_openvino() -> ModuleType:
+    """OpenVINO, without the package by which it tells its maker that it was imported. ValueError without OpenVINO."""
+    modules = cast(dict[str, ModuleType | None], sys.modules)
+    kept = modules.get(REPORTER)
+    modules[REPORTER] = None  # cannot be imported meanwhile
+    try:
+        import openvino
+    except ImportError as error:
+        raise ValueError('the OpenVINO format needs its package: pip install "apn[openvino]"') from error
+    finally:
+        if kept is None:
+            del modules[REPORTER]
+        else:
+            modules[REPORTER] = kept
+    return openvino

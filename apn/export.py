@@ -17,7 +17,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from apn.backends import MADE_FROM, ONNX_FILE, onnx_batch_backend, to_input
+from apn.backends import MADE_FROM, ONNX_FILE, import_openvino, onnx_batch_backend, to_input
 from apn.checkpoint import TRAINING, WEIGHTS, load_model, read_checkpoint_config, read_training, sha256
 from apn.crops import center_crop
 from apn.image import find_images, load_image
@@ -188,10 +188,7 @@ def _strip_traces(path: Path) -> None:
 
 
 def _convert_to_openvino(graph: Path, out: Path) -> tuple[Callable[[np.ndarray], np.ndarray], list[tuple[Path, Path]]]:
-    try:
-        import openvino
-    except ImportError as error:
-        raise ValueError('the OpenVINO format needs its package: pip install "apn[openvino]"') from error
+    openvino = import_openvino()
     model = openvino.Core().read_model(graph)  # convert_model does the same, and reports to its maker
     path = graph.with_suffix(".xml")
     openvino.save_model(model, path, compress_to_fp16=False)

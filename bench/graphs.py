@@ -15,7 +15,7 @@ from inference_rows import PARTS
 from made_images import RANGES, crops_for, made_crops
 from torch import Tensor, nn
 
-from apn.backends import to_input
+from apn.backends import import_openvino, to_input
 from apn.checkpoint import load_model, read_checkpoint_config
 from apn.export import InferenceGraph, write_module, write_onnx
 from apn.models.detect import DetectOnly
@@ -69,8 +69,7 @@ def inference_graph(checkpoint: Path) -> InferenceGraph:
 @torch.no_grad()
 def write_parts(checkpoint: Path, folder: Path) -> None:
     """The four parts as OpenVINO files."""
-    import openvino
-
+    openvino = import_openvino()
     network = inference_graph(checkpoint).model
     assert isinstance(network, DetectOnly)
     image = torch.from_numpy(to_input(made_crops(1, size=network.config.image_size)[0]))
@@ -95,8 +94,8 @@ def write_parts(checkpoint: Path, folder: Path) -> None:
 
 def write_int8_trunks(folder: Path, images: np.ndarray) -> None:
     """Both trunks in int8 beside the float32 ones. images: (N, C, S, S) float32, which set the ranges."""
+    openvino = import_openvino()
     import nncf
-    import openvino
 
     core = openvino.Core()
     exact = {"INFERENCE_PRECISION_HINT": "f32"}

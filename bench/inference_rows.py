@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from apn.backends import onnx_backend, to_input
+from apn.backends import import_openvino, onnx_backend, to_input
 
 if TYPE_CHECKING:
     from torch import nn
@@ -120,8 +120,7 @@ def open_openvino(job: Job, precision: str = "f32", int8: Collection[str] = (), 
     precision: of the trunks, of what is not int8 in them; the rest stays float32. int8: which trunks are. in_turn: all
     cores on one image after the other, in less memory.
     """
-    import openvino
-
+    openvino = import_openvino()
     core = openvino.Core()
     streams = {"NUM_STREAMS": job.threads, "INFERENCE_NUM_THREADS": job.threads}
 

@@ -1,6 +1,8 @@
 """An exported graph computes what the checkpoint computes, at any batch size, or is not written."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +145,15 @@ def test_the_shipped_weights_are_the_same_in_openvino(tmp_path: Path, monkeypatc
     found = export_graph(weights, tmp_path / "model.xml", comparison_crops(weights), file_format="openvino")
     assert found.logit < 1e-5
     assert sent == []
+
+
+def test_nobody_is_told_that_openvino_is_imported() -> None:
+    """In a process of its own, since it tells its maker once, where it is imported first."""
+    pytest.importorskip("openvino")
+    telling = "import openvino_telemetry as t; t.Telemetry.send_event = lambda self, *event, **fields: print(event)"
+    importing = "from apn.backends import import_openvino; print(import_openvino().__name__); import openvino_telemetry"
+    done = subprocess.run([sys.executable, "-c", f"{telling}\n{importing}"], capture_output=True, text=True, check=True)
+    assert done.stdout == "openvino\n"
 
 
 @pytest.mark.parametrize("wrong", [0.01, float("nan")])
