@@ -133,7 +133,7 @@ class DataConfig(Settings):
 class TrainConfig(Settings):
     """The optimisation (METHOD section 5). One step is one APN step followed by `club_steps` CLUB steps."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     steps: int = Field(30_000, ge=1, description="the run ends here, or with its minutes, whichever comes first")
     minutes: float | None = Field(
         None, gt=0, description="time to train, loading included, validating and saving not; cosine follows the clock"
@@ -145,7 +145,7 @@ class TrainConfig(Settings):
         None, ge=0, description="of APN's spatial heads and its classifier; None: the same"
     )
     backbone_learning_rate: float | None = Field(
-        None, description="of APN's spatial backbone, or of a baseline's; None: the same"
+        None, ge=0, description="of APN's spatial backbone, or of a baseline's; None: the same"
     )
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(20, ge=0)

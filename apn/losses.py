@@ -72,9 +72,12 @@ def information_loss(clubs: nn.ModuleList, pairs: Pairs) -> Tensor:
     return torch.stack([club(*pair) for club, pair in zip(clubs, pairs, strict=True)]).sum()
 
 
-def floored(bound: Tensor, floor: float | None) -> Tensor:
-    """The bound where it is above the floor, else the floor, which has no gradient."""
-    return bound if floor is None else bound.clamp(min=floor)
+def floored(bound: Tensor, floor: float | None, average: Callable[[Tensor], Tensor] = own_batch) -> Tensor:
+    """The bound where it is above the floor, else the floor, which has no gradient.
+
+    average: as CLUB's. The processes that share a global batch have a part of its bound each, and only its mean is one.
+    """
+    return bound if floor is None else torch.where(average(bound.detach()) < floor, floor, bound)
 
 
 def loss_terms(
@@ -98,7 +101,9 @@ def loss_terms(
         "band_order": lambda: bands_loss(output.proposals, config.band_order_margin),
         "orthogonality": lambda: orthogonality_loss(model.spatial.artifact_basis, model.spatial.irrelevant_basis),
         "information": lambda: floored(
-            information_loss(clubs, information_pairs(output, config.club_pairs)), config.information_floor
+            information_loss(clubs, information_pairs(output, config.club_pairs)),
+            config.information_floor,
+            cast(CLUB, clubs[0]).average,
         ),
     }
     if teacher is not None:

@@ -1,5 +1,6 @@
 """Going on with a run: everything that a step depends on comes from its checkpoint, in one process or in several."""
 
+import copy
 import hashlib
 import math
 import os
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.optim import Optimizer
 
 from apn.checkpoint import load_state, load_weights, read_checkpoint_config, read_training, recover
 from apn.config import Config, TrainConfig
@@ -144,14 +146,15 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def restore(trainee: Trainee, folder: Path, config: TrainConfig, device: torch.device) -> RunPoint:
     """Weights, optimisers, CLUB and this process's random numbers from a checkpoint. Returns where its run was."""
     state, training = load_state(folder), read_training(folder)
-    if trainee.average:
+    if "model" in state:
         trainee.model.load_state_dict(state["model"])
-        trainee.average.load_state_dict(state["average"])
     else:
         load_weights(trainee.model, folder)
-    trainee.model_optimizer.load_state_dict(state["model_optimizer"])
+    if trainee.average and "average" in state:  # else it begins with the next step
+        trainee.average.load_state_dict(state["average"])
+    _restore_moments(trainee.model_optimizer, state["model_optimizer"])
     if trainee.club_optimizer:
-        trainee.club_optimizer.load_state_dict(state["club_optimizer"])
+        _restore_moments(trainee.club_optimizer, state["club_optimizer"])
     trainee.clubs.load_state_dict(state["clubs"])
     if trainee.soft_labels:
         trainee.soft_labels.load_state_dict(state["soft_labels"])
@@ -161,8 +164,20 @@ def restore(trainee: Trainee, folder: Path, config: TrainConfig, device: torch.d
     return RunPoint(step, training["seconds"], training["metrics"], -math.inf if best is None else best, club_batches)
 
 
-def resumable_state(trainee: Trainee, device: torch.device) -> dict[str, Any]:
-    """What `restore` needs beside the weights. All processes call it: each one's random numbers are in it."""
+def _restore_moments(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """An optimiser as it was saved, but for its rates and weight decay: the settings say them, and may have changed."""
+    ours = [{name: group[name] for name in ("base_lr", "weight_decay")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, settings in zip(optimizer.param_groups, ours, strict=True):
+        group.update(settings)
+
+
+def resumable_state(trainee: Trainee, device: torch.device, *, scaled: bool = False) -> dict[str, Any]:
+    """What `restore` needs beside the weights. All processes call it: each one's random numbers are in it.
+
+    scaled: the checkpoint's own weights will be scaled in the end (`train.unit_spread`); those in here never are, as
+    the run may be given more steps.
+    """
     state: dict[str, Any] = {
         "model_optimizer": trainee.model_optimizer.state_dict(),
         "club_optimizer": trainee.club_optimizer.state_dict() if trainee.club_optimizer else {},
@@ -171,9 +186,12 @@ def resumable_state(trainee: Trainee, device: torch.device) -> dict[str, Any]:
     }
     if trainee.soft_labels:
         state["soft_labels"] = trainee.soft_labels.state_dict()
-    if trainee.average:  # the checkpoint's own weights are the average's then
-        state |= {"model": trainee.model.state_dict(), "average": trainee.average.state_dict()}
-    return state
+    weights: dict[str, Any] = {}
+    if trainee.average or scaled:  # the checkpoint's own weights are others then
+        weights["model"] = trainee.model.state_dict()
+    if trainee.average:
+        weights["average"] = trainee.average.state_dict()
+    return state | (copy.deepcopy(weights) if scaled else weights)
 
 
 # Random numbers of the network (dropout, drop path); those of the data are a function of the step. --------------------

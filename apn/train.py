@@ -249,30 +249,27 @@ class _Run:
             require_finite_weights(self.trainee, step)
         if step % config.log_every == 0 or over:
             self.folder.log(step, values)
-        if over and config.unit_spread:
-            self._scale(console)
-        if self.validation is not None and (step % config.validate_every == 0 or over):
-            self._validate(step, console, scaled=over)
-        if step % config.save_every == 0 or over or stop:
-            self._save("last", step, resumable_state(self.trainee, self.fabric.device))
+        scaled = over and config.unit_spread
+        saved = step % config.save_every == 0 or over or stop
+        state = resumable_state(self.trainee, self.fabric.device, scaled=scaled) if saved else None
+        with self._scaled_in_here(console) if scaled else nullcontext():
+            if self.validation is not None and (step % config.validate_every == 0 or over):
+                self._validate(step, console, scaled=scaled)
+            if saved:
+                self._save("last", step, state)
 
     @contextmanager
     def _scaled_in_here(self, console: Console) -> Iterator[None]:
-        """For a checkpoint from before the end; the run goes on with the logits that it had."""
+        """For a checkpoint; the run goes on, now or when it is given more steps, with the logits that it had."""
         model = self.trainee.shipped
         assert isinstance(model, APN), "the settings allow it for APN alone"
         before = copy.deepcopy(model.classifier.state_dict())
-        self._scale(console)
+        spread = scale_to_unit_spread(model, spread_loader(self.config, self.train_samples), self.fabric.device)
+        say(console, f"logits: a standard deviation of {spread:.4f} over training crops, scaled to 1")
         try:
             yield
         finally:
             model.classifier.load_state_dict(before)
-
-    def _scale(self, console: Console) -> None:
-        model = self.trainee.shipped
-        assert isinstance(model, APN), "the settings allow it for APN alone"
-        spread = scale_to_unit_spread(model, spread_loader(self.config, self.train_samples), self.fabric.device)
-        say(console, f"logits: a standard deviation of {spread:.4f} over training crops, scaled to 1")
 
     def _validate(self, step: int, console: Console, *, scaled: bool) -> None:
         assert self.validation is not None, "nothing to validate on"

@@ -60,6 +60,9 @@ def test_settings_are_frozen() -> None:
         ("[model]\nbands = 'blurry'", "model.bands: Input should be 'hard', 'soft' or 'straight-through'"),
         ("[train]\nsteps = 'many'", "train.steps: .*valid integer"),
         ("[train]\nlearning_rate = 0", "train.learning_rate: .*greater than 0"),
+        ("[train]\nbackbone_learning_rate = -1", "train.backbone_learning_rate: .*greater than or equal to 0"),
+        ("[train]\nseed = -1", "train.seed: .*greater than or equal to 0"),
+        ("[train]\nseed = 4_294_967_296", "train.seed: .*less than 4294967296"),
         ("[data.degradations]\njpeg = 1.5", "data.degradations.jpeg: .*less than or equal to 1"),
         (
             "[data.degradations]\njpeg_quality = [90, 30]",

@@ -18,7 +18,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from toy import logged, make_toy, run, toy_config
-from two_processes import VARIANTS, club_of, step_of
+from two_processes import FLOORS, VARIANTS, club_of, step_of
 
 from apn.checkpoint import load_state, read_checkpoint_config, read_training
 from apn.config import Config
@@ -113,6 +113,20 @@ def test_club_over_all_processes_is_club_of_the_whole_batch(halves: list[dict[st
     for side in ("artifact", "irrelevant"):
         joined = torch.cat([part[side] for part in parts]) / 2  # DDP averages
         torch.testing.assert_close(joined, whole[side], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("above", FLOORS)
+def test_a_floor_is_that_of_the_whole_batchs_bound(above: float, halves: list[dict[str, Any]]) -> None:
+    """Of both parts one lies on its other side."""
+    bound, whole = club_of(own_batch, WHOLE)["bound"].item(), club_of(own_batch, WHOLE, above)
+    lower, upper = sorted(part["club"]["global"]["bound"].item() for part in halves)
+    assert lower < bound + above < upper
+    parts = [part["club"][f"floor {above:+}"] for part in halves]
+    assert sum(part["bound"] for part in parts) / 2 == pytest.approx(max(bound, bound + above), rel=1e-6)
+    for side in ("artifact", "irrelevant"):
+        joined = torch.cat([part[side] for part in parts]) / 2
+        torch.testing.assert_close(joined, whole[side], rtol=1e-5, atol=1e-7)
+    assert bool(whole["artifact"].any()) == (above < 0)
 
 
 def test_club_with_local_negatives_is_club_of_each_part(halves: list[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from toy import make_toy, run, toy_config
 
-from apn.checkpoint import load_state
+from apn.checkpoint import load_model, load_state
 from apn.config import Config
 from apn.data.samples import read_samples, write_manifest
 from apn.model_config import ClassifierConfig
@@ -97,6 +97,38 @@ def test_what_else_differs_is_said_and_what_may_is_not(toy: Path, begun: Path) -
         "train.learning_rate was 0.002 and is 0.001",
         "train.club_steps was 1 and is 2",
     ]
+
+
+def test_changed_rates_and_decay_are_followed(toy: Path, begun: Path, tmp_path: Path) -> None:
+    """At rates of next to nothing all that learns stays where it was; at these rates it does with a huge decay too."""
+    still = {"learning_rate": 1e-12, "basis_learning_rate": 0.0, "club_learning_rate": 1e-12}
+    shutil.copytree(begun, tmp_path / "still")
+    run(toy_config(toy, steps=3, **still), tmp_path / "still", resume=tmp_path / "still")
+    shutil.copytree(begun, tmp_path / "decayed")
+    run(toy_config(toy, steps=3, **still, weight_decay=1e11), tmp_path / "decayed", resume=tmp_path / "decayed")
+
+    def learnt(out: Path) -> dict[str, torch.Tensor]:
+        model = load_model(out / "last")
+        return {**dict(model.named_parameters()), **load_state(out / "last")["clubs"]}
+
+    before, after, decayed = learnt(begun), learnt(tmp_path / "still"), learnt(tmp_path / "decayed")
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-9)
+    name = "classifier.0.weight"
+    torch.testing.assert_close(decayed[name], (1 - 1e-12 * 1e11) * before[name])
+
+
+def test_an_average_may_begin_and_end_with_a_resumed_run(toy: Path, begun: Path, tmp_path: Path) -> None:
+    """Either way the network that learns goes on from where it was, as one that never had another."""
+    shutil.copytree(begun, tmp_path / "plain")
+    shutil.copytree(begun, tmp_path / "averaged")
+    run(toy_config(toy, steps=4), tmp_path / "plain", resume=tmp_path / "plain")
+    run(toy_config(toy, steps=3, ema_decay=0.9), tmp_path / "averaged", resume=tmp_path / "averaged")
+    state = load_state(tmp_path / "averaged/last")
+    first = load_file(tmp_path / "averaged/last/model.safetensors")  # an average of one step is that step
+    assert all(torch.equal(first[name], value) for name, value in state["model"].items())
+    run(toy_config(toy, steps=4), tmp_path / "averaged", resume=tmp_path / "averaged")
+    plain, averaged = (load_file(tmp_path / name / "last/model.safetensors") for name in ("plain", "averaged"))
+    assert all(torch.equal(averaged[name], plain[name]) for name in plain)
 
 
 def test_a_checkpoint_from_before_they_said_what_they_were_trained_on(toy: Path, begun: Path, tmp_path: Path) -> None:

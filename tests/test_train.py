@@ -269,6 +269,17 @@ def test_the_best_checkpoint_is_scaled_too_and_the_run_goes_on_as_it_was(
         assert all(torch.equal(scaled[key], plain[key]) for key in plain if not key.startswith("classifier.6"))
 
 
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_a_scaled_run_that_is_given_more_steps_equals_one_that_had_them(
+    toy: Path, tmp_path: Path, decay: float | None
+) -> None:
+    config = toy_config(toy, steps=4, ema_decay=decay, unit_spread=True)
+    run(config, tmp_path / "whole")
+    run(toy_config(toy, steps=2, ema_decay=decay, unit_spread=True), tmp_path / "parts")
+    run(config, tmp_path / "parts", resume=tmp_path / "parts")
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
 def test_a_network_that_always_says_the_same_stays_as_it_is(toy: Path) -> None:
     config = toy_config(toy)
     model = APN(tiny_config())

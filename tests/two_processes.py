@@ -17,12 +17,14 @@ from toy import toy_config
 from apn.config import Config
 from apn.data.dataset import Batch
 from apn.distributed import agree, average_gradients, gather, leave, mean_over_processes, rank, share_buffers, start
+from apn.losses import floored
 from apn.models.club import CLUB, own_batch
 from apn.resume import seed_process
 from apn.step import apn_half, build_trainee, club_half, fresh_pairs, prepare, training_step
 
 IMAGES, FRESH = noise(8, seed=1), noise(8, seed=2)
 LABELS = torch.arange(8) % 2
+FLOORS = (-1e-3, 1e-3)  # of CLUB's bound, beside that of the whole batch
 
 # Settings under which two halves must give what one whole gives.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -58,12 +60,16 @@ def step_of(config: Config, fabric: Fabric, part: slice) -> dict[str, Any]:
     return {"terms": terms, "gradients": gradients, "buffers": dict(trainee.model.named_buffers())}
 
 
-def club_of(average: Callable[[Tensor], Tensor], part: slice) -> dict[str, Tensor]:
-    """CLUB's bound on this part of a batch, and its gradient with respect to both sides."""
+def club_of(average: Callable[[Tensor], Tensor], part: slice, above: float | None = None) -> dict[str, Tensor]:
+    """CLUB's bound on this part of a batch, and its gradient with respect to both sides.
+
+    above: floored at so much above the bound of the whole batch.
+    """
+    floor = None if above is None else club_of(own_batch, slice(0, 8))["bound"].item() + above
     torch.manual_seed(0)
     club = CLUB(16, 8, average)
     artifact, irrelevant = (torch.randn(2, 8, 16)[side, part].requires_grad_() for side in (0, 1))
-    bound = club(artifact, irrelevant)
+    bound = floored(club(artifact, irrelevant), floor, average)
     bound.backward()
     assert artifact.grad is not None
     assert irrelevant.grad is not None
@@ -96,6 +102,7 @@ def main(out: Path, toy: Path) -> None:
     part = slice(4 * rank(), 4 * rank() + 4)
     result: dict[str, Any] = {name: step_of(toy_config(toy, **v), fabric, part) for name, v in VARIANTS.items()}
     result["club"] = {"global": club_of(mean_over_processes, part), "local": club_of(own_batch, part)}
+    result["club"] |= {f"floor {above:+}": club_of(mean_over_processes, part, above) for above in FLOORS}
     result["small"] = small_things()
     torch.save(result, out / f"{rank()}.pt")
     leave()

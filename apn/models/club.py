@@ -24,7 +24,7 @@ class CLUB(nn.Module):
 
     def __init__(self, dim: int, hidden: int = 256, average: Callable[[Tensor], Tensor] = own_batch) -> None:
         super().__init__()
-        self._average = average
+        self.average = average
         self.mean = nn.Sequential(nn.Linear(dim, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, dim))
         self.log_variance = nn.Sequential(
             nn.Linear(dim, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, dim), nn.Tanh()
@@ -39,8 +39,8 @@ class CLUB(nn.Module):
         with torch.autocast(artifact.device.type, enabled=False):
             artifact, irrelevant = artifact.float(), irrelevant.float()
             mean, precision = self.mean(artifact), torch.exp(-self.log_variance(artifact))  # (B, D)
-            centre = self._average(irrelevant.mean(dim=0))  # (D,)
-            variance = self._average((irrelevant - centre).square().mean(dim=0))  # (D,)
+            centre = self.average(irrelevant.mean(dim=0))  # (D,)
+            variance = self.average((irrelevant - centre).square().mean(dim=0))  # (D,)
             negative = variance + (centre - mean) ** 2  # (B, D)
             positive = (irrelevant - mean) ** 2
             return ((negative - positive) / 2 * precision).sum(dim=1).mean()

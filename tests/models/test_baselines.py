@@ -17,7 +17,17 @@ from torch.nn import functional as F
 from apn.config import Config, read_config, validate
 from apn.model_config import ModelConfig
 from apn.models.baselines.dire import DIRE, Reconstructor, open_pipeline
-from apn.models.baselines.f3net import Decomposition, F3Net, LocalStatistics, MixBlock, dct_matrix, widen_input
+from apn.models.baselines.f3net import (
+    BEFORE_FIRST_MIX,
+    STEM,
+    Decomposition,
+    F3Net,
+    LocalStatistics,
+    MixBlock,
+    dct_matrix,
+    sides_at_first_mix,
+    widen_input,
+)
 from apn.models.baselines.gramnet import gram_matrix
 from apn.models.baselines.lgrad import LGrad, to_unit_range
 from apn.models.baselines.npr import neighbour_differences
@@ -285,6 +295,26 @@ def test_both_trunks_of_f3net_meet_at_one_size(size: int) -> None:
         model.views = lambda _: (torch.empty(1, 12, size, size), torch.empty(1, 6, windows, windows))  # type: ignore
         assert model.classify(torch.empty(1, 3, size, size)).shape == (1, 2)
     assert LocalStatistics()(torch.zeros(1, 3, size, size)).shape == (1, 6, windows, windows)
+
+
+def test_a_size_at_which_the_trunks_of_f3net_do_not_meet_is_refused() -> None:
+    """Against the layers themselves, about a size that is refused; of all sizes those of three remainders of 16 are."""
+    with torch.device("meta"):
+        model = build_network(settings("f3net"))
+        assert isinstance(model, F3Net)
+        trunks, layers = list(model.backbone.children()), STEM + BEFORE_FIRST_MIX
+        found = {}
+        for size in range(70, 76):
+            windows = (size + 2 * 4 - 10) // 2 + 1
+            seen = torch.empty(1, 12, size, size), torch.empty(1, 6, windows, windows)
+            maps = [F3Net._run(one, layers, part) for one, part in zip(trunks, seen, strict=True)]
+            found[size] = tuple(one.shape[-1] for one in maps)
+    assert {size: sides_at_first_mix(size) for size in found} == found
+    sides = {size: sides_at_first_mix(size) for size in range(32, 513)}
+    refused = [size for size, (bands, local) in sides.items() if bands != local]
+    assert refused == [size for size in sides if size % 16 in (7, 8, 9)]
+    with pytest.raises(ValueError, match="expected an image_size such as a multiple of 16, not 200, which gives 13 x "):
+        build_network(settings("f3net", image_size=200))
 
 
 # LGrad and UnivFD: what is frozen ------------------------------------------------------------------------------------

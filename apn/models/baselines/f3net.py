@@ -138,11 +138,25 @@ def widen_input(xception: nn.Module, channels: int, stride: int) -> None:
     xception.conv1 = wide
 
 
+def sides_at_first_mix(size: int) -> tuple[int, int]:
+    """Sides of the maps that an image of this side has in both trunks where they first exchange something."""
+    bands = (size - 3) // 2 + 1  # after conv1, of stride 2 and without padding
+    local = (size + 2 * PADDING - WINDOW) // STRIDE + 1 - 2  # windows, then conv1 of stride 1
+    first, second = (-(-(side - 2) // 8) for side in (bands, local))  # conv2, then three times halved, rounded up
+    return first, second
+
+
 class F3Net(Baseline):
     """Image (B, 3, S, S) in [0, 1] -> logits (B, 2)."""
 
     def __init__(self, config: F3NetConfig, *, offline: bool = False) -> None:
         super().__init__(config)
+        bands, local = sides_at_first_mix(config.image_size)
+        if bands != local:
+            raise ValueError(
+                "F3-Net's trunks must meet at maps of one size: expected an image_size such as a multiple of 16, not "
+                f"{config.image_size}, which gives {bands} x {bands} and {local} x {local}"
+            )
         self.decompose, self.statistics = Decomposition(config.image_size), LocalStatistics()
         trunks = [trunk(config, offline=offline) for _ in range(2)]
         for one in trunks:
