@@ -56,7 +56,7 @@ from apn.models.views import REFERENCES, VIEWS, reduced
 
 IMAGENET = "imagenet_samples"
 PENALTY = 1e-4  # C of scikit-learn, that of the soft labels
-JOINT_PENALTY = 0.02  # the same of the regression on all looks, each divided by the root of how many features it has
+JOINT_PENALTY = 0.1  # the same of the regression on all looks, each divided by the root of how many features it has
 
 
 class Seen(NamedTuple):
