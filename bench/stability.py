@@ -57,7 +57,9 @@ class Judged(NamedTuple):
 def judge(detector: Detector, sample: Sample, protocol: Callable[[Pixels], Pixels]) -> Judged:
     pixels = protocol(load_image(sample.path).pixels)
     rows = detector.detect_many([pixels, *(DELIVERIES[way](pixels) for way in WAYS)])
-    logits = [[row.logit, *(one.logit for one in row.stability)] for row in rows]
+    # What scaling left smaller than a crop is not re-delivered: `unsure`, as nan is, which reaches no threshold.
+    small = [np.nan] * (1 + len(DELIVERIES))
+    logits = [[row.logit, *(one.logit for one in row.stability)] if row.stability else small for row in rows]
     found = np.array(logits, float)  # (1 + WAYS, 1 + re-deliveries)
     parts = (found[:, 0], found.min(axis=1), found.max(axis=1))
     return Judged(
